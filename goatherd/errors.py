@@ -1,0 +1,106 @@
+"""The tree of errors that Goatherd raises on purpose, drawn in one place.
+
+```
+GoatherdError                code, message, detail
+├── Invalid                  what was asked makes no sense; the same call fails again
+├── NotFound                 unknown, or somebody else's
+├── Conflict                 the state of the resource forbids it
+│   ├── SessionEnded
+│   ├── SessionBusy
+│   └── Fenced               a writer that another has replaced
+├── Forbidden
+├── TooManyRequests
+├── Unavailable              a part is down; the same call may pass later (retry_after_s)
+└── DeadlineExceeded         no answer in time; whether it was applied is unknown
+```
+
+`code` is a stable slug: it is what crosses processes (the `type` of a Temporal ApplicationError) and
+what clients match on. HTTP statuses are not decided here but in `api/errors.py`.
+"""
+
+from __future__ import annotations
+
+
+class GoatherdError(Exception):
+    """Base of all: `code` for machines, the message for people, `pointer` into the input if known."""
+
+    code = "error"
+    retryable = False
+
+    def __init__(self, message: str, *, code: str | None = None, pointer: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.pointer = pointer
+        if code is not None:
+            self.code = code
+
+
+class Invalid(GoatherdError):
+    code = "invalid"
+
+
+class MalformedCursor(Invalid):
+    code = "malformed-cursor"
+
+
+class ModelNotFound(Invalid):
+    code = "model-not-found"
+
+
+class NotFound(GoatherdError):
+    code = "not-found"
+
+
+class Conflict(GoatherdError):
+    code = "conflict"
+
+
+class SessionEnded(Conflict):
+    code = "session-ended"
+
+
+class SessionBusy(Conflict):
+    code = "session-busy"
+
+
+class Fenced(Conflict):
+    code = "fenced"
+
+
+class Forbidden(GoatherdError):
+    code = "forbidden"
+
+
+class TooManyRequests(GoatherdError):
+    code = "too-many-requests"
+    retryable = True
+
+
+class Unavailable(GoatherdError):
+    code = "unavailable"
+    retryable = True
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(GoatherdError):
+    code = "deadline-exceeded"
+    retryable = True
+
+
+def _tree(root: type[GoatherdError]) -> list[type[GoatherdError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
+
+
+_BY_CODE = {kind.code: kind for kind in _tree(GoatherdError)}
+
+
+def from_code(code: str | None, message: str) -> GoatherdError:
+    """The error that `code` names, for an error that came over the wire as its code and message.
+
+    An unknown code gives a plain `GoatherdError` that keeps it.
+    """
+    kind = _BY_CODE.get(code or "")
+    return kind(message) if kind is not None else GoatherdError(message, code=code or "error")

