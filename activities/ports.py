@@ -1,6 +1,6 @@
-"""What activities and the API need from the outside, as protocols. Backends implement them; tests fake them.
+"""What activities and the API need from outside, as protocols. Backends implement them, tests fake them.
 
-Every backend of a port passes the port's contract test (tests/activities/contracts_*.py), and so does its fake.
+Every backend of a port passes the port's contract test (tests/activities/contract_*.py); so does its fake.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ class ChatStore(Protocol):
     async def messages(self, session: str, page: Page) -> list[Message]:
         """By `seq`; the page's positions are `seq`s."""
 
+    async def unfinished(self, session: str) -> list[Message]:
+        """Messages that are queued or in progress, by `seq`."""
+
     async def branch(self, session: str, leaf: str, *, limit: int) -> list[Message]:
         """The messages that lead to `leaf`, oldest first, at most the last `limit`, `leaf` included."""
 
@@ -83,7 +86,7 @@ class ChatStore(Protocol):
         """Events with `seq` > `after`, in order."""
 
     async def deltas(self, message: str) -> list[Delta]:
-        """The pieces of a reply in progress, in order, without a gap. Kept for an hour after they were made."""
+        """The pieces of a reply in progress, in order, without a gap. Kept for an hour."""
 
     # -- followed
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[FeedItem]]:
@@ -192,7 +195,7 @@ class ModelHub(Protocol):
     def specs(self) -> dict[str, ModelSpec]: ...
 
     async def get(self, name: str, *, progress: Callable[[str], None] | None = None) -> ChatModel:
-        """The model, loaded. Raises `ModelNotFound` if no model has that name, `Unavailable` if it can't load."""
+        """The loaded model. Raises `ModelNotFound`, or `Unavailable` if it can't be loaded now."""
 
     def states(self) -> dict[str, str]:
         """By name: `loading`, `ready` or `failed: why`; models never asked for are absent."""

@@ -64,8 +64,9 @@ class Settings(BaseSettings):
     # Who may talk to us
     principal: str = Field("local", description="The owner of all, until authentication is on.")
     allowed_hosts: list[str] = Field(
-        default=[], description="Host names that requests may come for. Default: loopback names, or any if "
-        "the API listens beyond loopback."
+        default=[],
+        description="Host names that requests may come for. Default: loopback names, or any if "
+        "the API listens beyond loopback.",
     )
     allowed_origins: list[str] = Field(default=[], description="Origins besides our own, for browsers.")
 

@@ -175,8 +175,24 @@ class StartSession(Contract):
     fork: ForkOrigin | None = None
     stored: bool = Field(False, description="Whether the caller writes the session to the store.")
     task_queue_prefix: str = "goatherd"
+    posts_per_run: int = Field(1_000, ge=1, le=1_500, description="Then it continues as new.")
     # What follows is set by continue-as-new only.
     state: SessionState | None = None
+
+    def document(self, session_id: str, *, now: Timestamp, model: str) -> Session:
+        """The session's document, the same whoever writes it: the API, or the actor for one begun by hand."""
+        return Session(
+            id=session_id,
+            owner=self.owner,
+            title=self.title,
+            agent=self.agent,
+            model=self.model or model,
+            system=self.system,
+            labels=self.labels,
+            metadata=self.metadata,
+            forked_from=self.fork,
+            created_at=self.created_at or now,
+        )
 
 
 class QueuedTurn(Contract):
@@ -186,13 +202,16 @@ class QueuedTurn(Contract):
     parent: MessageId
     model: str
     generation: Generation = Generation()
+    started: bool = Field(False, description="Whether `run.started` is in the sequence.")
 
 
 class Receipt(Contract):
-    """What a client id was answered, kept so that a repeated post is answered the same."""
+    """What a post was answered, kept for a while so that a repeated post is answered the same."""
 
-    message: Message
-    reply: Message | None = None
+    message: MessageId
+    seq: int
+    client_id: str | None = None
+    reply: MessageId | None = None
 
 
 class SessionState(Contract):
@@ -203,8 +222,7 @@ class SessionState(Contract):
     posts: int = Field(0, description="Messages posted in the session's life.")
     turns: list[QueuedTurn] = []
     unflushed: list[Event] = []
-    receipts: dict[str, Receipt] = Field({}, description="By client id, oldest first; a window.")
-    ended: str | None = None
+    receipts: list[Receipt] = Field([], description="Oldest first; a window.")
 
 
 class PostMessage(Contract):
@@ -226,12 +244,18 @@ class PostMessage(Contract):
 
 
 class Posted(Contract):
-    """Answer to `PostMessage` and `Regenerate`."""
+    """Answer to `PostMessage` and `Regenerate`.
 
-    message: Message
-    reply: Message | None = None
-    duplicate: bool = False
-    events: list[Event] = Field([], description="All that the actor doesn't know to be in the store.")
+    For `Regenerate`, `message` is the parent. `events` are all that the actor does not know to be in the
+    store: whoever writes them leaves the store without a gap up to this answer.
+    """
+
+    message: MessageId
+    seq: int = Field(description="The number of the message's own event.")
+    reply: MessageId | None = None
+    duplicate: bool = Field(False, description="Known already by its id or client id; nothing was done.")
+    posts: int = Field(0, description="Messages posted in the session's life.")
+    events: list[Event] = []
 
 
 class Regenerate(Contract):
@@ -274,6 +298,10 @@ class EndSession(Contract):
     flusher: bool = False
 
 
+class Ready(Contract):
+    """Update `Ready`: answered when a forked session has its messages."""
+
+
 class Changed(Contract):
     """Answer to the other updates."""
 
@@ -292,6 +320,14 @@ class SessionView(Contract):
     replying: MessageId | None
     queued: int
     unflushed: int
+
+
+class SessionOutcome(Contract):
+    """Result of the workflow `ChatSession`."""
+
+    reason: str
+    last_seq: int
+    posts: int
 
 
 # -- activities -------------------------------------------------------------------------------------------
@@ -331,6 +367,16 @@ class Reply(Contract):
     usage: Usage | None = None
     error: Failure | None = None
     fenced: bool = False
+
+
+class Salvage(Contract):
+    """What is left of a reply whose worker gave no answer."""
+
+    message: MessageId
+
+
+class Salvaged(Contract):
+    content: str
 
 
 class CopyBranch(Contract):

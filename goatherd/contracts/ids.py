@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import time  # noqa: TID251 - used by new_id only, which deterministic code does not call
+import time
 from typing import Literal
 
 Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "graph"]
@@ -21,6 +21,7 @@ ID_LENGTH = 26
 CHAT_ID = r"^chat_[0-9a-hjkmnp-tv-z]{26}$"
 MESSAGE_ID = r"^msg_[0-9a-hjkmnp-tv-z]{26}$"
 _MESSAGE = re.compile(MESSAGE_ID)
+_CHAT = re.compile(CHAT_ID)
 
 
 def make_id(kind: Kind, *, millis: int, entropy: int) -> str:
@@ -32,7 +33,7 @@ def make_id(kind: Kind, *, millis: int, entropy: int) -> str:
 
 def new_id(kind: Kind) -> str:
     """A fresh id from this machine's clock. Not for deterministic code."""
-    return make_id(kind, millis=time.time_ns() // 1_000_000, entropy=secrets.randbits(_RANDOM_BITS))  # noqa: TID251
+    return make_id(kind, millis=time.time_ns() // 1_000_000, entropy=secrets.randbits(_RANDOM_BITS))
 
 
 def derived_id(kind: Kind, *parts: str, millis: int) -> str:
@@ -43,3 +44,7 @@ def derived_id(kind: Kind, *parts: str, millis: int) -> str:
 
 def is_message_id(text: str) -> bool:
     return _MESSAGE.match(text) is not None
+
+
+def is_chat_id(text: str) -> bool:
+    return _CHAT.match(text) is not None

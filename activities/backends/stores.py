@@ -1,0 +1,47 @@
+"""All that a process keeps in MongoDB, behind one connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from activities.backends.mongo_chat import MongoChatStore
+from activities.backends.mongo_client import connect
+from activities.backends.mongo_idempotency import MongoIdempotencyStore
+from activities.backends.mongo_workers import MongoWorkerRegistry
+from goatherd.errors import Unavailable
+from goatherd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The ports on one database."""
+
+    database: AsyncDatabase[dict[str, Any]]
+    chats: MongoChatStore
+    idempotency: MongoIdempotencyStore
+    workers: MongoWorkerRegistry
+
+    async def prepare(self) -> None:
+        """Makes collections and indexes. Raises `Unavailable` if the store does not answer."""
+        await self.chats.prepare()
+        await self.idempotency.prepare()
+        await self.workers.prepare()
+
+    async def close(self) -> None:
+        await self.database.client.close()
+
+
+def open_stores(settings: Settings, *, app: str) -> Stores:
+    """The stores at `settings.mongo_uri`. Connects when first used."""
+    if settings.mongo_uri is None:
+        raise Unavailable("No store is named: set GOATHERD_MONGO_URI, or start with `goatherd up`.")
+    database = connect(settings.mongo_uri, settings.mongo_database, app=app)
+    return Stores(
+        database,
+        MongoChatStore(database),
+        MongoIdempotencyStore(database),
+        MongoWorkerRegistry(database),
+    )

@@ -1,0 +1,267 @@
+"""The activities of a chat session: thin shells around the store and the models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Self, cast
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.ports import ChatModel, ChatRequest, ChatStore, ModelHub
+from goatherd.contracts.chat import (
+    BranchCopied,
+    CopyBranch,
+    Delta,
+    Event,
+    EventType,
+    Flush,
+    Flushed,
+    Message,
+    MessageStatus,
+    Reply,
+    Salvage,
+    Salvaged,
+    WriteReply,
+)
+from goatherd.contracts.ids import derived_id
+from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation
+from goatherd.errors import Fenced, GoatherdError, NotFound, Unavailable
+from goatherd.telemetry import metrics
+from goatherd.temporal import failure
+
+DEFAULT_MODEL = "default"
+BATCH_S = 0.075
+"""How long text gathers before it is written: people read no faster, and the store is spared."""
+HEARTBEAT_S = 0.5
+CONTEXT_MESSAGES = 200
+COPY_LIMIT = 20_000
+COPY_BATCH = 500
+
+
+class StoreActivities:
+    """What a session's actor has done in the store."""
+
+    def __init__(self, store: ChatStore) -> None:
+        self._store = store
+
+    @activity.defn
+    async def flush(self, flush: Flush) -> Flushed:
+        """Writes what the store may lack. Idempotent."""
+        try:
+            if flush.session is not None:
+                await self._store.put_session(flush.session)
+            taken = await self._store.append(flush.events) if flush.events else set()
+        except GoatherdError as error:
+            raise failure(error) from error
+        return Flushed(fenced=bool(taken))
+
+    @activity.defn
+    async def salvage(self, salvage: Salvage) -> Salvaged:
+        """The text of a reply, as far as any worker has written it."""
+        try:
+            return Salvaged(content=_text(await self._store.deltas(salvage.message)))
+        except GoatherdError as error:
+            raise failure(error) from error
+
+    @activity.defn
+    async def copy_branch(self, copy: CopyBranch) -> BranchCopied:
+        """Copies a branch of one session to the start of another. Idempotent: ids follow from both ends."""
+        try:
+            branch = await self._store.branch(copy.origin.session, copy.origin.message, limit=COPY_LIMIT)
+            events = _copies(copy.session, branch)
+            for start in range(0, len(events), COPY_BATCH):
+                await self._store.append(events[start : start + COPY_BATCH])
+        except GoatherdError as error:
+            raise failure(error) from error
+        return BranchCopied(last_seq=len(events), leaf=events[-1].message if events else None)
+
+
+class ReplyActivities:
+    """What a session's actor has done by a model."""
+
+    def __init__(self, store: ChatStore, models: ModelHub, default_model: str) -> None:
+        self._store = store
+        self._models = models
+        self._default_model = default_model
+
+    @activity.defn
+    async def write_reply(self, order: WriteReply) -> Reply:
+        """Makes one reply, and shows it piece by piece while it grows.
+
+        A second attempt, after the first one's worker was lost, goes on where the first one stopped.
+        Cancelled, it gives what there is. Errors that may pass are raised as such, and Temporal retries.
+        """
+        beating = asyncio.create_task(_heartbeat())
+        name = self._default_model if order.model == DEFAULT_MODEL else order.model
+        metrics.GENERATIONS.labels(name).inc()
+        try:
+            reply = await self._write(order, name)
+            metrics.REPLIES.labels(name, reply.status).inc()
+            return reply
+        except Fenced as error:
+            # Some other attempt wrote a piece: if that one is the past, the next attempt goes on from it.
+            raise ApplicationError(error.message, type=error.code) from error
+        except GoatherdError as error:
+            raise failure(error) from error
+        finally:
+            metrics.GENERATIONS.labels(name).dec()
+            beating.cancel()
+
+    async def _write(self, order: WriteReply, name: str) -> Reply:
+        if order.unflushed and await self._store.append(order.unflushed):
+            return Reply(status="failed", content="", fenced=True)
+        writer = _DeltaWriter(self._store, order, await self._store.deltas(order.reply))
+        try:
+            model = await self._models.get(name)
+            request = await self._request(order, name, writer.text)
+            async with writer:
+                finish = await _run(model, name, request, writer)
+        except asyncio.CancelledError:
+            details = activity.cancellation_details()
+            if details is not None and details.worker_shutdown:
+                raise ApplicationError(
+                    "The worker shuts down; another goes on with the reply.",
+                    type="worker-shutdown",
+                    next_retry_delay=timedelta(milliseconds=10),
+                ) from None
+            if details is None or not details.cancel_requested:
+                raise
+            return Reply(status="cancelled", content=writer.text, finish_reason="cancelled")
+        return Reply(status="completed", content=writer.text, finish_reason=finish.reason, usage=finish.usage)
+
+    async def _request(self, order: WriteReply, model: str, prefix: str) -> ChatRequest:
+        branch = await self._store.branch(order.session, order.parent, limit=CONTEXT_MESSAGES)
+        if not branch:
+            raise NotFound(f"There is no message {order.parent!r} to reply to.")
+        turns = [ChatTurn(role="system", content=order.system)] if order.system else []
+        turns += [
+            ChatTurn(role=message.role, content=message.content) for message in branch if message.content
+        ]
+        spec = self._models.specs.get(model)
+        defaults = spec.generation if spec is not None else Generation()
+        chosen = order.generation.model_dump(exclude_none=True)
+        return ChatRequest(turns=turns, generation=defaults.model_copy(update=chosen), prefix=prefix)
+
+
+async def _run(model: ChatModel, name: str, request: ChatRequest, writer: _DeltaWriter) -> Finish:
+    started: float | None = time.monotonic()
+    async with aclosing(cast(AsyncGenerator[Chunk | Finish], model.stream(request))) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Finish):
+                metrics.TOKENS_GENERATED.labels(name).inc(piece.usage.completion_tokens)
+                return piece
+            if started is not None:
+                metrics.REPLY_FIRST_TOKEN_SECONDS.labels(name).observe(time.monotonic() - started)
+                started = None
+            writer.add(piece.text)
+    raise Unavailable("The model stopped without an end.")
+
+
+async def _heartbeat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+class _DeltaWriter:
+    """Writes a growing text to the store: the first piece at once, then what has gathered every `BATCH_S`."""
+
+    def __init__(self, store: ChatStore, order: WriteReply, prior: Sequence[Delta]) -> None:
+        self._store = store
+        self._order = order
+        self.text = _text(prior)
+        self._written = len(self.text)
+        self._n = len(prior)
+        self._more = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep_writing())
+        return self
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        assert self._task is not None
+        if error is None:
+            self._closing.set()
+            self._more.set()
+        else:
+            self._task.cancel()
+        with nullcontext() if error is None else suppress(asyncio.CancelledError, GoatherdError):
+            await self._task
+
+    def add(self, text: str) -> None:
+        """Raises what went wrong with an earlier write, so that nothing is made that nobody can see."""
+        assert self._task is not None
+        if self._task.done():
+            self._task.result()
+        self.text += text
+        self._more.set()
+
+    async def _keep_writing(self) -> None:
+        while not self._closing.is_set() or self._written < len(self.text):
+            await self._more.wait()
+            self._more.clear()
+            await self._write()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), BATCH_S)
+
+    async def _write(self) -> None:
+        text = self.text[self._written :]
+        if not text:
+            return
+        delta = Delta(
+            session=self._order.session,
+            message=self._order.reply,
+            n=self._n,
+            offset=self._written,
+            text=text,
+            ts=datetime.now(UTC),
+        )
+        self._n += 1
+        self._written += len(text)
+        await self._store.put_delta(delta)
+
+
+def _text(deltas: Sequence[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def _copies(session: str, branch: Sequence[Message]) -> list[Event]:
+    ids: dict[str, str] = {}
+    events: list[Event] = []
+    for message in branch:
+        if message.status in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS, MessageStatus.DELETED):
+            continue
+        millis = int(message.created_at.timestamp() * 1000)
+        seq = len(events) + 1
+        parent = events[-1].message if events else None
+        ids[message.id] = derived_id("msg", session, message.id, millis=millis)
+        copy = message.model_copy(
+            update={
+                "id": ids[message.id],
+                "session": session,
+                "seq": seq,
+                "version": seq,
+                "parent": parent,
+                "client_id": None,
+            }
+        )
+        events.append(
+            Event(
+                seq=seq,
+                id=derived_id("evt", session, message.id, millis=millis),
+                type=EventType.MESSAGE_CREATED,
+                session=session,
+                message=copy.id,
+                parent=parent,
+                ts=message.created_at,
+                data={"message": copy.model_dump(mode="json", exclude_none=True)},
+            )
+        )
+    return events

@@ -1,0 +1,117 @@
+"""Brings the read side in line with a session whose workflow is gone.
+
+An operator may terminate, cancel or reset a workflow, or Temporal's data may be lost. The session is then
+ended for its readers: replies that nobody makes any more are failed, and `session.ended` closes the
+sequence. Everything here may run many times and in many processes at once, and counts once.
+
+A reset undoes what readers have seen, so a reset session is ended too: fork it to go on from any message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.ports import ChatStore
+from goatherd.contracts.chat import Event, EventType, Failure, Message, SessionOutcome
+from goatherd.contracts.ids import derived_id
+from goatherd.telemetry import get_logger
+from goatherd.temporal import translate
+
+_REASONS = {
+    WorkflowExecutionStatus.TERMINATED: "terminated",
+    WorkflowExecutionStatus.CANCELED: "cancelled",
+    WorkflowExecutionStatus.FAILED: "failed",
+    WorkflowExecutionStatus.TIMED_OUT: "timed-out",
+}
+_ROUNDS = 20
+
+log = get_logger(__name__)
+
+
+async def end_reason(client: Client, session: str) -> str | None:
+    """Why the session's workflow is closed, or None if it is running.
+
+    Raises `Unavailable` if Temporal can't say.
+    """
+    handle = client.get_workflow_handle(session, result_type=SessionOutcome)
+    try:
+        description = await handle.describe()
+        if description.status is WorkflowExecutionStatus.COMPLETED:
+            outcome: SessionOutcome = await handle.result()
+            return outcome.reason
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return "lost"
+        raise translate(error) from error
+    if description.status in (
+        WorkflowExecutionStatus.RUNNING,
+        WorkflowExecutionStatus.CONTINUED_AS_NEW,
+        None,
+    ):
+        return None
+    return _REASONS.get(description.status, "closed")
+
+
+async def end_reset_run(client: Client, session: str) -> None:
+    """Terminates the run that a reset has made, if it runs."""
+    try:
+        await client.get_workflow_handle(session).terminate(
+            "Goatherd ends a session that was reset: its readers have seen what the reset undid."
+        )
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise translate(error) from error
+
+
+async def end_read_side(store: ChatStore, session: str, reason: str) -> None:
+    """Ends the session in the store, if it has not ended there."""
+    for _ in range(_ROUNDS):
+        stored = await store.session(session)
+        if stored is None or stored.status == "ended":
+            return
+        last = await store.last_seq(session)
+        events = _closing(session, last, await _left_over(store, session), reason)
+        taken = await store.append(events)
+        if not taken:
+            log.warning("session ended from outside", session=session, reason=reason)
+            return
+        # Somebody appended at the same time (a late flush, or the same reconciliation elsewhere): look again.
+    log.error("could not end the read side of a session", session=session)
+
+
+async def _left_over(store: ChatStore, session: str) -> Sequence[tuple[Message, str]]:
+    left = []
+    for message in await store.unfinished(session):
+        left.append((message, "".join(delta.text for delta in await store.deltas(message.id))))
+    return left
+
+
+def _closing(session: str, last: int, left: Sequence[tuple[Message, str]], reason: str) -> list[Event]:
+    now = datetime.now(UTC)
+    millis = int(now.timestamp() * 1000)
+    events: list[Event] = []
+
+    def add(kind: EventType, message: Message | None, data: dict[str, object]) -> None:
+        seq = last + 1 + len(events)
+        events.append(
+            Event(
+                seq=seq,
+                id=derived_id("evt", session, str(seq), kind.value, str(millis), millis=millis),
+                type=kind,
+                session=session,
+                message=message.id if message else None,
+                parent=message.parent if message else None,
+                ts=now,
+                data=data,
+            )
+        )
+
+    error = Failure(code="session-ended", message=f"The session ended ({reason}) before the reply was done.")
+    for message, text in left:
+        add(EventType.MESSAGE_FAILED, message, {"content": text, "error": error.model_dump()})
+    add(EventType.SESSION_ENDED, None, {"reason": reason})
+    return events

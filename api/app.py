@@ -1,0 +1,120 @@
+"""The HTTP application: parts in, FastAPI app out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import WebSocketRoute
+from temporalio.client import Client
+
+from activities.ports import ChatStore, IdempotencyStore, WorkerRegistry
+from api import openapi
+from api.deps import Parts, State
+from api.errors import handle_errors
+from api.feed import ChatFeed
+from api.idempotency import Idempotency, StoredProblem, on_stored_problem
+from api.middleware import Guard, Observe
+from api.readiness import Readiness
+from api.routes import chat, chat_streams, messages, system
+from api.service import ChatService
+from goatherd import __version__
+from goatherd.security.access import Principal
+from goatherd.settings import Settings
+from goatherd.telemetry import Tracing
+
+# A claim outlives the longest wait for an actor by a little.
+_LEASE_MARGIN_S = 5.0
+_CORS_MAX_AGE_S = 600
+_EXPOSED = [
+    "etag",
+    "idempotency-replayed",
+    "link",
+    "location",
+    "retry-after",
+    "x-request-id",
+    "x-should-retry",
+]
+
+MakeService = Callable[[Client, ChatStore, Settings], ChatService]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    client: Client,
+    store: ChatStore,
+    idempotency: IdempotencyStore,
+    workers: WorkerRegistry,
+    tracing: Tracing | None = None,
+    make_service: MakeService = ChatService,
+) -> FastAPI:
+    """The app. The parts are the caller's to open and close; feed and service are made by its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with ChatFeed(store).running() as feed:
+            yield State(
+                parts=Parts(
+                    settings=settings,
+                    service=make_service(client, store, settings),
+                    feed=feed,
+                    idempotency=Idempotency(idempotency, lease_s=settings.ask_timeout_s + _LEASE_MARGIN_S),
+                    workers=workers,
+                    readiness=Readiness(
+                        client=client, store=store, workers=workers, feed=feed, settings=settings
+                    ),
+                    principal=Principal(settings.principal),
+                )
+            )
+
+    app = FastAPI(
+        title="Goatherd",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        # A redirect would be made from the Host header, and loses the body of a POST with many clients.
+        redirect_slashes=False,
+    )
+    for router in (messages.router, chat.router, chat_streams.router, system.router):
+        _mount(app, router)
+    app.add_exception_handler(StoredProblem, on_stored_problem)
+    handle_errors(app)
+    openapi.describe(app, settings)
+    # The last one added is the outermost.
+    app.add_middleware(Guard, settings=settings)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+            max_age=_CORS_MAX_AGE_S,
+        )
+    app.add_middleware(Observe)
+    if tracing is not None:
+        tracing.instrument_app(app)
+    return app
+
+
+def route_table(app: FastAPI) -> list[tuple[str, str, str]]:
+    """Method, path and summary of each route, WebSockets as `WS`; sorted by path."""
+    rows: list[tuple[str, str, str]] = []
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            rows += [
+                (method, route.path, route.summary or route.name) for method in sorted(route.methods or ())
+            ]
+        elif isinstance(route, WebSocketRoute):
+            about = (route.endpoint.__doc__ or route.name).strip().partition("\n")[0].rstrip(".")
+            rows.append(("WS", route.path, about))
+    return sorted(rows, key=lambda row: (row[1], row[0]))
+
+
+def _mount(app: FastAPI, router: APIRouter) -> None:
+    # Not `include_router`: FastAPI matches what was included twice, a quarter of a small request's time.
+    app.router.routes.extend(router.routes)

@@ -1,0 +1,99 @@
+"""JSON bodies: read once, checked once, by pydantic's own parser."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from api.errors import InvalidInput, MalformedJson, UnsupportedMediaType, invalid_fields, pointer
+
+Body = TypeVar("Body", bound=BaseModel)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+async def read_body(request: Request, model: type[Body]) -> tuple[Body, bytes]:
+    """The body as `model`, and its bytes. An empty body is `{}`.
+
+    Raises:
+        UnsupportedMediaType: it says that it is something else than JSON, or doesn't say.
+        MalformedJson: it isn't JSON (NaN and Infinity are not).
+        InvalidInput: it doesn't fit the model.
+    """
+    raw = await request.body()
+    if not raw:
+        raw = b"{}"
+    else:
+        _check_type(request.headers.get("content-type"))
+    # Pydantic's parser takes these words for numbers, which JSON doesn't. They may also be part of a text.
+    if b"NaN" in raw or b"Infinity" in raw:
+        _parse(raw)
+    try:
+        return model.model_validate_json(raw), raw
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        if errors[0]["type"] == "json_invalid":
+            _explain(raw)
+        raise invalid_fields(errors) from None
+
+
+def _check_type(content_type: str | None) -> None:
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return
+    said = repr(media_type) if media_type else "nothing"
+    raise UnsupportedMediaType(
+        f"The body has to be JSON, sent with 'Content-Type: application/json'; the header says {said}."
+    )
+
+
+def _explain(raw: bytes) -> NoReturn:
+    """Says what pydantic's parser stumbled over: most often the syntax, but maybe what a text holds."""
+    _find_surrogate(_parse(raw), [])
+    raise MalformedJson("The body is nested too deeply.")
+
+
+def _parse(raw: bytes) -> object:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"The body is not UTF-8 (at byte {error.start}).") from None
+    try:
+        parsed: object = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise MalformedJson(
+            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from None
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply.") from None
+    except ValueError:
+        raise MalformedJson("The body has a number that is too long.") from None
+    return parsed
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedJson(f"The body is not valid JSON: {name} is not a JSON value.")
+
+
+def _find_surrogate(value: object, path: list[str | int]) -> None:
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise InvalidInput(
+                [
+                    {
+                        "pointer": pointer(path),
+                        "detail": "A text has half of a surrogate pair, which is no character.",
+                    }
+                ]
+            )
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _find_surrogate(key, path)
+            _find_surrogate(item, [*path, key])
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _find_surrogate(item, [*path, index])

@@ -1,0 +1,68 @@
+"""What routes are given: made once by the app's lifespan, carried in the connection's state.
+
+A route asks for the part that it needs by annotation: `service: Service`. All work for WebSockets too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from activities.ports import WorkerRegistry
+from api.feed import ChatFeed
+from api.idempotency import Idempotency
+from api.readiness import Readiness
+from api.service import ChatService
+from goatherd import settings as config
+from goatherd.security import access
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that a request may need."""
+
+    settings: config.Settings
+    service: ChatService
+    feed: ChatFeed
+    idempotency: Idempotency
+    workers: WorkerRegistry
+    readiness: Readiness
+    principal: access.Principal
+
+
+class State(TypedDict):
+    """The lifespan's state, of which each connection gets a copy."""
+
+    parts: Parts
+
+
+async def _parts(connection: HTTPConnection) -> Parts:
+    parts: Parts = connection.state.parts
+    return parts
+
+
+async def _service(connection: HTTPConnection) -> ChatService:
+    return (await _parts(connection)).service
+
+
+async def _feed(connection: HTTPConnection) -> ChatFeed:
+    return (await _parts(connection)).feed
+
+
+async def _settings(connection: HTTPConnection) -> config.Settings:
+    return (await _parts(connection)).settings
+
+
+async def _principal(connection: HTTPConnection) -> access.Principal:
+    """Who asks. The one place that authentication will change."""
+    return (await _parts(connection)).principal
+
+
+All = Annotated[Parts, Depends(_parts)]
+Service = Annotated[ChatService, Depends(_service)]
+Feed = Annotated[ChatFeed, Depends(_feed)]
+Settings = Annotated[config.Settings, Depends(_settings)]
+Principal = Annotated[access.Principal, Depends(_principal)]

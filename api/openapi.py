@@ -1,0 +1,227 @@
+"""The OpenAPI document: what FastAPI can't see from the routes' signatures, said once.
+
+Bodies are read by ourselves (`api.body`), so their schemas are added here, as are the errors, the headers,
+and what only the settings know: which models there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.errors import PROBLEM_JSON, TITLES
+from api.idempotency import KEY_PATTERN
+from api.schemas import (
+    CreateSession,
+    FeedbackBody,
+    ForkBody,
+    PostMessageBody,
+    Problem,
+    RegenerateBody,
+    Schema,
+)
+from goatherd import __version__
+from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
+from goatherd.settings import Settings
+
+AGENTS = ("assistant",)
+
+_BODIES: tuple[type[BaseModel], ...] = (
+    CreateSession,
+    FeedbackBody,
+    ForkBody,
+    PostMessageBody,
+    Problem,
+    RegenerateBody,
+)
+_REF = "#/components/schemas/{model}"
+
+_DESCRIPTION = """
+Durable chats. What is answered with 2xx is durable: it survives the end of any process.
+
+**Errors** are `application/problem+json` (RFC 9457) with a stable `code`, a `detail` that says what to do,
+and the `request_id`. Bad input is never a 500. Unknown query parameters and body fields are 422: no
+misspelt name is silently ignored.
+
+**Lists** take `limit`, `after`, `before` and `order`, and link to their neighbours in `Link`.
+
+**Idempotency-Key** on any POST makes it count once: the same key and body give the stored answer for 24 h.
+
+**x-request-id** is taken over if you send one (up to 128 visible ASCII characters), made if not, and is in
+every answer and log line. `traceparent` is honoured.
+
+A session's events come live: `GET /chat/{session}/events` (SSE) and `WS /chat/{session}/ws`.
+"""
+
+_TAGS = [
+    {"name": "Sessions", "description": "A chat session: made, listed, read, forked, ended."},
+    {"name": "Messages", "description": "What is said in a session: a tree of messages."},
+    {"name": "Events", "description": "A session's durable sequence of events, live."},
+    {"name": "System", "description": "Is it alive, is it ready, what is it doing."},
+]
+
+SESSION_ID_PARAMETER: Schema = {
+    "pattern": CHAT_ID,
+    "examples": ["chat_01k9w2x6hj3v8m5r7t0q4n1b2c"],
+}
+MESSAGE_ID_PARAMETER: Schema = {
+    "pattern": MESSAGE_ID,
+    "examples": ["msg_01k9w2x6hj3v8m5r7t0q4n1b2c"],
+}
+
+IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Makes this POST count once. Make a new one (a UUID, say) for each new request.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": KEY_PATTERN},
+    "example": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+}
+IF_NONE_MATCH: Schema = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag that you have: 304 if it is still current.",
+    "schema": {"type": "string"},
+}
+PREFER: Schema = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`wait=n`: wait up to n seconds (at most 120) for the reply; it is `reply_message`.",
+    "schema": {"type": "string"},
+    "example": "wait=30",
+}
+
+ETAG = {"ETag": {"description": "The answer's version.", "schema": {"type": "string"}}}
+LOCATION = {"Location": {"description": "Where it is from now on.", "schema": {"type": "string"}}}
+LINK = {
+    "Link": {
+        "description": "The neighbouring pages: `next`, `prev` (RFC 8288).",
+        "schema": {"type": "string"},
+    }
+}
+REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "`true` if this is the stored answer to an earlier request with the same key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
+}
+_SHOULD_RETRY = {
+    "x-should-retry": {
+        "description": "Whether the same request may pass later.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    }
+}
+
+_ERRORS: dict[int, tuple[str, str]] = {
+    400: ("malformed-json", "The body is not JSON, or a cursor is malformed."),
+    403: ("origin-not-allowed", "Not for this host, or from a page that may not."),
+    404: ("not-found", "There is no such thing, or it belongs to somebody else."),
+    409: ("session-ended", "The state forbids it."),
+    413: ("body-too-large", "The body is too large."),
+    415: ("unsupported-media-type", "The body is not declared as JSON."),
+    422: ("invalid", "The input is not valid; `errors` say where."),
+    500: ("internal", "A fault of ours; the log has it under the request id."),
+    503: ("unavailable", "A part is down. Nothing was lost; try again."),
+    504: ("deadline-exceeded", "No answer in time: it may still be applied, so repeat it with its key."),
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+READ_ERRORS = (403, 404, 422, 500, 503)
+LIST_ERRORS = (400, 403, 404, 422, 500, 503)
+DELETE_ERRORS = (403, 404, 409, 422, 500, 503, 504)
+POST_ERRORS = (400, 403, 404, 409, 413, 415, 422, 500, 503, 504)
+
+
+def errors(*statuses: int) -> Responses:
+    """Documents error answers."""
+    return {status: _error(status) for status in statuses}
+
+
+def _error(status: int) -> dict[str, Any]:
+    code, description = _ERRORS[status]
+    example = {
+        "type": f"urn:goatherd:error:{code}",
+        "title": TITLES[code],
+        "status": status,
+        "detail": description,
+        "code": code,
+        "instance": "/chat",
+        "request_id": "req_01k9w2x6hj3v8m5r7t0q4n1b2c",
+    }
+    response: dict[str, Any] = {
+        "description": description,
+        "content": {PROBLEM_JSON: {"schema": {"$ref": _REF.format(model="Problem")}, "example": example}},
+    }
+    if status in (409, 503):
+        response["headers"] = {**RETRY_AFTER, **(_SHOULD_RETRY if status == 409 else {})}
+    return response
+
+
+def body(model: type[BaseModel], *, required: bool, examples: Mapping[str, Schema]) -> Schema:
+    """Documents a body that the route reads itself. `model` has to be one of `_BODIES`."""
+    content = {
+        "schema": {"$ref": _REF.format(model=model.__name__)},
+        "examples": {name: {"value": value} for name, value in examples.items()},
+    }
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def describe(app: FastAPI, settings: Settings) -> None:
+    """Makes `app.openapi()` give the whole document. It is made when it is first asked for."""
+
+    def document() -> Schema:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, settings)
+        return app.openapi_schema
+
+    # FastAPI's documented way to extend the document.
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, settings: Settings) -> Schema:
+    schema = get_openapi(
+        title="Goatherd",
+        version=__version__,
+        summary="Durable chats, tasks and inference graphs as actors.",
+        description=_DESCRIPTION.strip(),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        tags=_TAGS,
+        routes=app.routes,
+    )
+    components: Schema = schema.setdefault("components", {})
+    schemas: Schema = components.setdefault("schemas", {})
+    _, definitions = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REF)
+    for name, definition in definitions["$defs"].items():
+        schemas.setdefault(name, definition)
+    models = sorted(settings.models)
+    for name in ("CreateSession", "PostMessageBody", "RegenerateBody"):
+        _limit_to(schemas[name], "model", models)
+    _limit_to(schemas["CreateSession"], "agent", list(AGENTS))
+    components["headers"] = {
+        "RequestId": {"description": "Names the request in every log line.", "schema": {"type": "string"}}
+    }
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                response.setdefault("headers", {})["x-request-id"] = {
+                    "$ref": "#/components/headers/RequestId"
+                }
+    return schema
+
+
+def _limit_to(schema: Schema, name: str, values: list[str]) -> None:
+    """Names the values that a text or null may have."""
+    for option in schema["properties"][name]["anyOf"]:
+        if option["type"] == "string":
+            option["enum"] = values

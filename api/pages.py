@@ -1,0 +1,166 @@
+"""Lists: which part is asked for, and how it is told.
+
+`after` and `before` go by the order of the list itself: with `order=desc`, `after` gives older items.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from activities.ports import Page
+from api.errors import InvalidInput
+from goatherd.contracts.chat import Label
+from goatherd.errors import MalformedCursor
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+
+_SESSION_CURSOR = "The id of a session."
+_MESSAGE_CURSOR = "A message's `seq` or id."
+_SEQ = re.compile(r"[0-9]{1,15}")
+
+
+class Listed(Protocol):
+    """What a list can hold."""
+
+    @property
+    def id(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Listed)
+
+
+class ListQuery(BaseModel):
+    """Query of every list. Unknown parameters are refused: a filter that is misspelt filters nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="At most so many items.")
+
+
+class SessionQuery(ListQuery):
+    after: str | None = Field(None, description=f"Items after this one. {_SESSION_CURSOR}")
+    before: str | None = Field(None, description=f"The items right before this one. {_SESSION_CURSOR}")
+    order: Literal["asc", "desc"] = Field("desc", description="By when they were made; newest first.")
+    status: Literal["active", "ended"] | None = Field(None, description="Only those with this status.")
+    label: Label | None = Field(None, description="Only those that have this label.")
+
+
+class MessageQuery(ListQuery):
+    after: str | None = Field(None, description=f"Items after this one. {_MESSAGE_CURSOR}")
+    before: str | None = Field(None, description=f"The items right before this one. {_MESSAGE_CURSOR}")
+    order: Literal["asc", "desc"] = Field("asc", description="By `seq`; oldest first.")
+
+
+class TranscriptQuery(ListQuery):
+    """Query of a session that is shown with its messages."""
+
+    after: str | None = Field(None, description=f"Messages after this one. {_MESSAGE_CURSOR}")
+
+
+def refuse_query(request: Request) -> None:
+    """For routes that take no query."""
+    if request.scope["query_string"]:
+        errors = [
+            {"parameter": name, "detail": "This route takes no parameters."} for name in request.query_params
+        ]
+        if errors:
+            raise InvalidInput(errors, code="unknown-parameter")
+
+
+def one_cursor(after: str | None, before: str | None) -> None:
+    if after is not None and before is not None:
+        raise MalformedCursor("Give `after` or `before`, not both.")
+
+
+def session_cursor(text: str, is_session_id: Callable[[str], bool]) -> str:
+    if not is_session_id(text):
+        raise MalformedCursor("A cursor here is a session's id, such as `last_id` of the page before.")
+    return text
+
+
+def seq_cursor(text: str) -> int | None:
+    """The number, if it is one."""
+    return int(text) if _SEQ.fullmatch(text) else None
+
+
+def bad_message_cursor() -> MalformedCursor:
+    return MalformedCursor("A cursor here is the `seq` of a message, or the id of one of this session.")
+
+
+async def load_page(
+    load: Callable[[Page], Awaitable[list[Item]]],
+    *,
+    limit: int,
+    descending: bool,
+    after: str | int | None,
+    before: str | int | None = None,
+) -> tuple[list[Item], bool]:
+    """The items of a page in the list's order, and whether there are more in the direction asked for.
+
+    A page before a position is the part of the list that is next to it: one item too many is the first.
+    """
+    page = Page(limit=limit + 1, after=after, before=before, descending=descending)
+    found = await load(page)
+    has_more = len(found) > limit
+    if not has_more:
+        return found, False
+    return (found[:limit] if before is None else found[1:]), True
+
+
+def render_list(items: Sequence[Listed], has_more: bool) -> bytes:
+    """The list object as JSON, from items that need no further look."""
+    data = ",".join([item.model_dump_json() for item in items])
+    first = f'"{items[0].id}"' if items else "null"
+    last = f'"{items[-1].id}"' if items else "null"
+    more = "true" if has_more else "false"
+    return (
+        f'{{"object":"list","data":[{data}],"has_more":{more},"first_id":{first},"last_id":{last}}}'
+    ).encode()
+
+
+def list_response(
+    request: Request,
+    items: Sequence[Listed],
+    has_more: bool,
+    query: ListQuery,
+    *,
+    after: str | None,
+    before: str | None = None,
+) -> Response:
+    headers = {"link": link} if (link := _links(request, items, has_more, query, after, before)) else {}
+    return Response(render_list(items, has_more), media_type="application/json", headers=headers)
+
+
+def _links(
+    request: Request,
+    items: Sequence[Listed],
+    has_more: bool,
+    query: ListQuery,
+    after: str | None,
+    before: str | None,
+) -> str | None:
+    """RFC 8288. What a cursor points at is itself on the other side, so there is a page that way."""
+    if not items:
+        return None
+    kept = query.model_dump(exclude_unset=True, exclude_none=True, exclude={"after", "before"})
+    path = request.url.path
+
+    def link(rel: str, cursor: dict[str, str]) -> str:
+        return f'<{path}?{urlencode(kept | cursor)}>; rel="{rel}"'
+
+    links = []
+    if has_more or before is not None:
+        links.append(link("next", {"after": items[-1].id}))
+    if (before is not None and has_more) or after is not None:
+        links.append(link("prev", {"before": items[0].id}))
+    return ", ".join(links) or None

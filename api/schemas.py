@@ -1,0 +1,192 @@
+"""Bodies of requests and answers as HTTP clients see them. What is stored is in `goatherd.contracts`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from goatherd.contracts.chat import (
+    ClientId,
+    Content,
+    Label,
+    Message,
+    MessageId,
+    Metadata,
+    OnBusy,
+    Role,
+    Session,
+)
+from goatherd.contracts.inference import Generation
+
+Item = TypeVar("Item", Session, Message)
+
+Title = Annotated[str, Field(min_length=1, max_length=200)]
+System = Annotated[str, Field(max_length=50_000)]
+StopText = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Body(BaseModel):
+    """A request's body: nothing unknown in it, and nothing converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class GenerationBody(Generation):
+    """Parameters of text generation. What is not given is the session's, then the model's own default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    stop: list[StopText] | None = Field(
+        None, max_length=4, description="Texts that end the reply; they are not part of it."
+    )
+
+    def contract(self) -> Generation:
+        return Generation.model_validate(self.model_dump())
+
+
+class CreateSession(Body):
+    """A new session. All is optional."""
+
+    title: Title | None = None
+    agent: str | None = Field(None, description="Who answers.")
+    model: str | None = Field(None, description="Default: the server's default model.")
+    system: System | None = Field(None, description="What the model is told before the conversation.")
+    labels: list[Label] = Field([], max_length=16, description="To find sessions by: `GET /chat?label=`.")
+    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.")
+    generation: GenerationBody | None = None
+
+
+class PostMessageBody(Body):
+    """A message, and whether and how it is to be replied to."""
+
+    content: Content
+    role: Role = "user"
+    client_id: ClientId | None = Field(
+        None, description="Your own id of the message. Posted again, it gives the message that is there."
+    )
+    parent_id: MessageId | None = Field(None, description="The message that it follows. Default: the newest.")
+    on_busy: OnBusy = Field(
+        "enqueue",
+        description="While a reply is being made: `reject` this with 409 `session-busy`, `enqueue` its "
+        "reply, or `interrupt` the other.",
+    )
+    reply: bool | None = Field(None, description="Whether the model replies. Default: to role `user` only.")
+    model: str | None = Field(None, description="The model of this reply. Default: the session's.")
+    generation: GenerationBody | None = None
+    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.")
+
+
+class RegenerateBody(Body):
+    """How the other reply is to be made. All is optional."""
+
+    model: str | None = Field(None, description="The model of this reply. Default: the session's.")
+    generation: GenerationBody | None = None
+    on_busy: OnBusy = Field("enqueue", description="As for a message.")
+
+
+class FeedbackBody(Body):
+    """What you think of a message. It replaces what was said before."""
+
+    rating: Literal["up", "down"]
+    comment: str | None = Field(None, max_length=10_000)
+
+
+class ForkBody(Body):
+    """Where the new session branches off. All is optional."""
+
+    message: MessageId | None = Field(
+        None, description="The last message to take along. Default: the newest."
+    )
+    title: Title | None = Field(None, description="Default: that of this session.")
+
+
+class List(BaseModel, Generic[Item]):
+    """A part of a list. Go on with `after` set to `last_id` while `has_more` is true."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class SessionList(List[Session]):
+    """Sessions."""
+
+
+class MessageList(List[Message]):
+    """Messages."""
+
+
+class SessionWithMessages(Session):
+    """A session with a part of its messages, and what it is doing."""
+
+    state: Literal["idle", "replying"] = Field(
+        description="Whether a reply is being made or waits for its turn."
+    )
+    last_seq: int = Field(ge=0, description="The newest event's number: follow the session from here.")
+    messages: MessageList
+
+
+class PostedMessage(Message):
+    """The message as stored, and the reply that is coming."""
+
+    reply: MessageId | None = Field(description="The id of the reply, if one is coming.")
+    reply_message: Message | None = Field(
+        None, description="With `Prefer: wait=n`: the reply, finished or as far as it is after n seconds."
+    )
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request. It has one of `pointer`, `parameter` and `header`."""
+
+    pointer: str | None = Field(None, description="Where in the body: a JSON pointer.", examples=["/content"])
+    parameter: str | None = Field(None, description="The query parameter.")
+    header: str | None = Field(None, description="The header.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(examples=["urn:goatherd:error:session-ended"])
+    title: str = Field(examples=["Session ended"])
+    status: int = Field(ge=400, le=599, examples=[409])
+    detail: str = Field(description="What is wrong, and what to do about it.")
+    instance: str = Field(description="The path that was asked for.")
+    code: str = Field(description="A stable slug for programs.", examples=["session-ended"])
+    request_id: str | None = Field(description="As in the header `x-request-id` and in the log.")
+    errors: list[Fault] | None = Field(None, description="What is wrong with the input, if that is it.")
+
+
+class CheckResult(BaseModel):
+    """How one of the parts is."""
+
+    ok: bool
+    detail: str
+
+
+class ReadyReport(BaseModel):
+    """Whether requests can be served, part by part."""
+
+    status: Literal["ready", "starting"]
+    checks: dict[str, CheckResult]
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Index(BaseModel):
+    """Where to go from here."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+Schema = dict[str, Any]
+"""A JSON schema, or a part of an OpenAPI document."""

