@@ -78,9 +78,9 @@ IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
+    # Without an example, which would be used for more than one request.
     "description": "Makes this POST count once. Make a new one (a UUID, say) for each new request.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": KEY_PATTERN},
-    "example": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
 }
 IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",

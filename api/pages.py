@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,13 +17,17 @@ from starlette.responses import Response
 from activities.ports import Page
 from api.errors import InvalidInput
 from goatherd.contracts.chat import Label
+from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
 from goatherd.errors import MalformedCursor
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
-_SESSION_CURSOR = "The id of a session."
-_MESSAGE_CURSOR = "A message's `seq` or id."
+_POSITION = rf"^([0-9]{{1,15}}|{MESSAGE_ID.strip('^$')})$"
+_SESSIONS_AFTER = "Sessions after the one with this id."
+_SESSIONS_BEFORE = "The sessions right before the one with this id. Not together with `after`."
+_MESSAGES_AFTER = "Messages after the one with this `seq` or id."
+_MESSAGES_BEFORE = "The messages right before the one with this `seq` or id. Not together with `after`."
 _SEQ = re.compile(r"[0-9]{1,15}")
 
 
@@ -39,6 +43,15 @@ class Listed(Protocol):
 Item = TypeVar("Item", bound=Listed)
 
 
+def _cursor(pattern: str) -> Callable[[dict[str, Any]], None]:
+    """Tells a cursor's pattern without checking it: what doesn't match is a malformed cursor, not a 422."""
+
+    def tell(schema: dict[str, Any]) -> None:
+        schema["anyOf"] = [{"type": "string", "pattern": pattern}, {"type": "null"}]
+
+    return tell
+
+
 class ListQuery(BaseModel):
     """Query of every list. Unknown parameters are refused: a filter that is misspelt filters nothing."""
 
@@ -48,23 +61,23 @@ class ListQuery(BaseModel):
 
 
 class SessionQuery(ListQuery):
-    after: str | None = Field(None, description=f"Items after this one. {_SESSION_CURSOR}")
-    before: str | None = Field(None, description=f"The items right before this one. {_SESSION_CURSOR}")
+    after: str | None = Field(None, description=_SESSIONS_AFTER, json_schema_extra=_cursor(CHAT_ID))
+    before: str | None = Field(None, description=_SESSIONS_BEFORE, json_schema_extra=_cursor(CHAT_ID))
     order: Literal["asc", "desc"] = Field("desc", description="By when they were made; newest first.")
     status: Literal["active", "ended"] | None = Field(None, description="Only those with this status.")
     label: Label | None = Field(None, description="Only those that have this label.")
 
 
 class MessageQuery(ListQuery):
-    after: str | None = Field(None, description=f"Items after this one. {_MESSAGE_CURSOR}")
-    before: str | None = Field(None, description=f"The items right before this one. {_MESSAGE_CURSOR}")
+    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=_cursor(_POSITION))
+    before: str | None = Field(None, description=_MESSAGES_BEFORE, json_schema_extra=_cursor(_POSITION))
     order: Literal["asc", "desc"] = Field("asc", description="By `seq`; oldest first.")
 
 
 class TranscriptQuery(ListQuery):
     """Query of a session that is shown with its messages."""
 
-    after: str | None = Field(None, description=f"Messages after this one. {_MESSAGE_CURSOR}")
+    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=_cursor(_POSITION))
 
 
 def refuse_query(request: Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from goatherd.contracts.chat import (
     ClientId,
@@ -24,6 +24,9 @@ Item = TypeVar("Item", Session, Message)
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 System = Annotated[str, Field(max_length=50_000)]
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
+
+# Pydantic says which keys may be, but not that no others may.
+_NO_OTHERS: dict[str, JsonValue] = {"additionalProperties": False}
 
 
 class Body(BaseModel):
@@ -53,7 +56,7 @@ class CreateSession(Body):
     model: str | None = Field(None, description="Default: the server's default model.")
     system: System | None = Field(None, description="What the model is told before the conversation.")
     labels: list[Label] = Field([], max_length=16, description="To find sessions by: `GET /chat?label=`.")
-    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.")
+    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.", json_schema_extra=_NO_OTHERS)
     generation: GenerationBody | None = None
 
 
@@ -74,7 +77,7 @@ class PostMessageBody(Body):
     reply: bool | None = Field(None, description="Whether the model replies. Default: to role `user` only.")
     model: str | None = Field(None, description="The model of this reply. Default: the session's.")
     generation: GenerationBody | None = None
-    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.")
+    metadata: Metadata = Field({}, description="Yours; up to 16 short texts.", json_schema_extra=_NO_OTHERS)
 
 
 class RegenerateBody(Body):

@@ -185,6 +185,8 @@ def chat(
         str | None,
         typer.Option(envvar="GOATHERD_URL", help="The API. Default: of the `goatherd up` that runs here."),
     ] = None,
+    # Not GOATHERD_MODEL: that is the API's default, of which this terminal need not know.
+    model: Annotated[str | None, typer.Option(help="The model of a new session.")] = None,
     data: Data = None,
 ) -> None:
     """Talks with a model in the terminal."""
@@ -192,7 +194,7 @@ def chat(
     from goatherd.embedded.join import api_url
     from goatherd.terminal import chat as talk
 
-    talk(url or api_url(settings), session)
+    raise typer.Exit(talk(url or api_url(settings), session, model=model))
 
 
 @models.command("prepare")

@@ -364,18 +364,18 @@ class ChatSession:
         if not self._ready:
             await self._copy_branch()
         while self._ending is None:
-            if self._turns:
-                await self._write_reply()
-            elif not self._is_worn_out():
-                await workflow.wait_condition(
-                    lambda: self._ending is not None or bool(self._turns) or self._is_worn_out()
-                )
-            elif self._log.is_flushed and self._stored:
-                return True
-            else:
+            if self._is_worn_out():
+                if self._log.is_flushed and self._stored:
+                    return True
                 self._urgent = True
                 await workflow.wait_condition(
                     lambda: self._ending is not None or (self._log.is_flushed and self._stored)
+                )
+            elif self._turns:
+                await self._write_reply()
+            else:
+                await workflow.wait_condition(
+                    lambda: self._ending is not None or bool(self._turns) or self._is_worn_out()
                 )
         if not self._fenced:
             self._log.emit(EventType.SESSION_ENDED, data={"reason": self._ending})

@@ -29,8 +29,8 @@ class HuggingFaceChatModel:
     """A model whose replies are computed in the threads of an executor, as many at once as it has threads.
 
     `max_tokens` and `usage` are about the whole reply, the request's prefix included, and a seed decides each
-    token by its position: a reply that is resumed from its text ends as it would have ended. (Not always to
-    the letter: text need not tokenize as it was made, and a near tie may round to the other side.)
+    token by its position: a reply that is resumed from its text goes on as it would have. To the letter as
+    long as its text tokenizes as it was made, which is nearly always, and is short (`_REPLAYED`).
 
     The prompt is the conversation by the model's own chat template; system turns replace the template's
     default one. Special tokens written out in a turn's text are not defused.

@@ -48,7 +48,7 @@ def prepare(name: str, spec: ModelSpec, cache: Path, progress: Progress = silent
     if source.startswith(_PACKAGE):
         return _from_package(name, source.removeprefix(_PACKAGE), cache, progress)
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if source and folder.is_dir():
         return folder
     if not source or folder.is_absolute() or source.startswith((".", "~")):
         raise unavailable(name, f"there is no folder {source!r}", "set its source to where the model is")

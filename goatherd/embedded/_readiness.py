@@ -10,7 +10,7 @@ from typing import Any
 
 from goatherd.embedded._http import get
 
-_POLL_S = 0.1
+_POLL_S = 0.2
 _REPEAT_S = 3.0
 
 Report = Callable[[str, bool, str], None]

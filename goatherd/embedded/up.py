@@ -27,7 +27,7 @@ from goatherd.settings import Settings
 # A part of ours that dies this often before all is ready will not get there.
 _HOPELESS = 5
 # Seconds from the first signal until each stage has to be gone. The servers stand kill -9; the rest is ours.
-_API_GONE, _WORKERS_GONE, _SERVERS_GONE = 2.0, 6.0, 9.3
+_API_GONE, _WORKERS_GONE, _SERVERS_GONE = 2.0, 6.0, 8.7
 _FORCED = 130
 
 

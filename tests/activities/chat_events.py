@@ -28,14 +28,14 @@ class Script:
         self.events: list[Event] = []
         self._seq = last_seq
 
-    def add(self, kind: EventType, message: str | None = None, **data: Any) -> Event:
+    def add(self, kind: EventType, of: str | None = None, /, **data: Any) -> Event:
         self._seq += 1
         event = Event(
             seq=self._seq,
             id=new_id("evt"),
             type=kind,
             session=self.session,
-            message=message,
+            message=of,
             ts=BEGAN + timedelta(milliseconds=self._seq),
             data=data,
         )

@@ -1,4 +1,4 @@
-"""What every `ChatModel` keeps to, the fake as well as the real one. Subclass it and give the fixture `chat`."""
+"""What every `ChatModel` keeps to, the fake and the real one. Subclass it and give the fixture `chat`."""
 
 from __future__ import annotations
 

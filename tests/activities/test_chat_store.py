@@ -134,7 +134,7 @@ async def test_memory_documents_follow_from_events_however_they_come(
     await check_history(MemoryChatStore(), *history)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories())
 async def test_mongo_documents_follow_from_events_however_they_come(
     mongo_chats: MongoChatStore, history: tuple[Script, list[list[int]]]

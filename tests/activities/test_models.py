@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.backends import models
+from activities.backends.huggingface import HuggingFaceChatModel
 from activities.backends.model_sources import prepare
 from activities.backends.models import Models, prepare_all
 from activities.backends.scripted import ScriptedChatModel
@@ -41,7 +41,7 @@ class SlowLoads:
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> SlowLoads:
     loads = SlowLoads()
-    monkeypatch.setattr(models.HuggingFaceChatModel, "load", loads)
+    monkeypatch.setattr(HuggingFaceChatModel, "load", loads)
     return loads
 
 

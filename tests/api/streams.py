@@ -17,9 +17,9 @@ from activities.ports import FeedItem
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
 from api.feed import ChatFeed
-from api.frames import Cursor, Frame
+from api.frames import Cursor
 from api.subscription import Limits
-from goatherd.contracts.chat import Delta, Event, EventType, Message, MessageStatus, PostMessage, Session
+from goatherd.contracts.chat import Delta, Event, EventType, Message, PostMessage, Session
 from goatherd.contracts.ids import new_id
 from goatherd.contracts.inference import ModelSpec
 from goatherd.errors import Conflict, Unavailable
@@ -47,7 +47,7 @@ class StagedStore(MemoryChatStore):
         self.hidden: set[int] = set()
         self.documents: list[Message] | None = None
         self.failing = 0
-        self.reads = 0
+        self._reads = asyncio.Semaphore(0)
         self.hangs = False
         self.watch_errors: list[Exception] = []
 
@@ -65,12 +65,19 @@ class StagedStore(MemoryChatStore):
             self.show(self.pending.pop(0))
 
     async def _read(self) -> None:
-        self.reads += 1
+        self._reads.release()
         if self.hangs:
             await asyncio.Event().wait()
         if self.failing:
             self.failing -= 1
             raise Unavailable("the store is away")
+
+    async def until_read(self, times: int) -> None:
+        """Until so many more reads have begun."""
+        self._reads = asyncio.Semaphore(0)
+        async with asyncio.timeout(5):
+            for _ in range(times):
+                await self._reads.acquire()
 
     async def events(self, session: str, *, after: int, limit: int) -> list[Event]:
         await self._read()
@@ -113,7 +120,7 @@ class Writer:
             Session(id=self.session, owner="local", agent="assistant", model="tiny", created_at=NOW)
         )
 
-    def _event(self, kind: EventType, message: str | None = None, **data: Any) -> Event:
+    def _event(self, kind: EventType, message: str | None = None, /, **data: Any) -> Event:
         self.seq += 1
         event = Event(
             seq=self.seq,
@@ -274,8 +281,7 @@ class Reader:
             self.texts[message] = text + fields["data"]["text"]
             assert cursor == f"{self.last}:{message}:{len(self.texts[message])}"
         else:
-            if self.task is not None or self.seen:
-                assert fields["seq"] == self.last + 1, "an event is missing or doubled"
+            assert fields["seq"] == self.last + 1, "an event is missing or doubled"
             if fields["type"] in set(ENDS.values()):
                 self.finished[message] = fields["data"]["content"]
                 assert self.texts.get(message, "") in ("", fields["data"]["content"])
@@ -343,7 +349,7 @@ class House:
             make_service=lambda *_: cast(Any, self.service),
         )
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:{}".format(self.socket.getsockname()[1])
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
@@ -384,14 +390,6 @@ async def stop(house: House, task: asyncio.Task[None]) -> None:
         await task
 
 
-async def gathered(*work: Awaitable[Any]) -> Sequence[Any]:
+async def gathered(*work: Awaitable[Any] | None) -> Sequence[Any]:
     async with asyncio.timeout(10):
-        return await asyncio.gather(*work)
-
-
-def delta_of(frame: Frame) -> tuple[int, str]:
-    assert isinstance(frame.wire.item, Delta)
-    return frame.wire.item.offset, frame.wire.item.text
-
-
-UNFINISHED = (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS)
+        return await asyncio.gather(*[one for one in work if one is not None])

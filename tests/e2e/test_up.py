@@ -35,7 +35,7 @@ class Up:
         assert not self._reader.done(), self.output
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return list(psutil.Process(self.process.pid).children(recursive=True))
 
     def child(self, *words: str) -> psutil.Process | None:
         """The child whose command line has all the words."""

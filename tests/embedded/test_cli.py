@@ -46,6 +46,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append(("up", settings))
         return 0
 
+    def chat(url: str, session: str | None, *, model: str | None) -> int:
+        calls.append(("chat", url, session, model))
+        return 7
+
     def module(name: str, **members: object) -> None:
         fake = ModuleType(name)
         vars(fake).update(members)
@@ -57,7 +61,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         serve_api=serve_api,
         route_table=lambda settings: [("GET", "/chat/{session}", "A session")],
     )
-    module("goatherd.terminal", chat=lambda url, session: calls.append(("chat", url, session)))
+    module("goatherd.terminal", chat=chat)
     module(
         "activities.backends.models", prepare_all=lambda settings, progress: progress("preparing the model …")
     )
@@ -169,9 +173,12 @@ def test_routes_are_shown_as_a_table_or_as_json(taken: list[tuple[Any, ...]]) ->
 
 
 def test_chat_goes_to_the_url_given_or_to_where_the_settings_say(taken: list[tuple[Any, ...]]) -> None:
-    run("chat", "chat_1", "--url", "http://elsewhere")
-    run("chat", GOATHERD_PORT="9003")
-    assert taken == [("chat", "http://elsewhere", "chat_1"), ("chat", "http://127.0.0.1:9003", None)]
+    assert run("chat", "chat_1", "--url", "http://elsewhere").exit_code == 7
+    assert run("chat", "--model", "m", GOATHERD_PORT="9003").exit_code == 7
+    assert taken == [
+        ("chat", "http://elsewhere", "chat_1", None),
+        ("chat", "http://127.0.0.1:9003", None, "m"),
+    ]
 
 
 def test_models_are_listed_and_prepared(taken: list[tuple[Any, ...]]) -> None:

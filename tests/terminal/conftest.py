@@ -23,6 +23,9 @@ from tests.terminal.server import FakeApi
 @asynccontextmanager
 async def served(fake: FakeApi) -> AsyncIterator[str]:
     # A line that breaks on purpose is an error to uvicorn, told with a traceback.
+    levels = {
+        name: logging.getLogger(name).level for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    }
     config = uvicorn.Config(fake.app(), log_config=None, log_level=logging.CRITICAL, lifespan="off")
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -33,6 +36,8 @@ async def served(fake: FakeApi) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class Out(io.StringIO):

@@ -1,0 +1,32 @@
+"""Recorded histories replay: a session that is open while Goatherd is updated goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+
+from workers.sandbox import workflow_runner
+from workflows.chat import ChatSession
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+
+
+def test_there_are_histories() -> None:
+    assert {path.stem.rpartition("-")[0] for path in HISTORIES} == {"everything", "many_runs", "forked"}
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+async def test_a_recorded_history_replays(path: Path) -> None:
+    text = path.read_text()
+    started = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
+    workflow_id = started.get("workflowId") or f"chat_{'0' * 26}"
+    history = WorkflowHistory.from_json(workflow_id, text)
+    replayer = Replayer(
+        workflows=[ChatSession], data_converter=pydantic_data_converter, workflow_runner=workflow_runner()
+    )
+    await replayer.replay_workflow(history)
