@@ -166,7 +166,7 @@ class WorkerRegistry(Protocol):
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """`turns` are the conversation, oldest first; `prefix` is what there is of the reply already, which the
-    model goes on from (its text is not yielded again)."""
+    model goes on from (its text is not yielded again; `max_tokens` and usage count it)."""
 
     turns: Sequence[ChatTurn]
     generation: Generation

@@ -79,7 +79,14 @@ def create_app(
         # A redirect would be made from the Host header, and loses the body of a POST with many clients.
         redirect_slashes=False,
     )
-    for router in (messages.router, chat.router, chat_streams.router, system.router):
+    for router in (
+        messages.router,
+        messages.queries,
+        chat.router,
+        chat.queries,
+        chat_streams.router,
+        system.router,
+    ):
         _mount(app, router)
     app.add_exception_handler(StoredProblem, on_stored_problem)
     handle_errors(app)

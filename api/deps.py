@@ -5,11 +5,14 @@ A route asks for the part that it needs by annotation: `service: Service`. All w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from fastapi import Depends
-from starlette.requests import HTTPConnection
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 
 from activities.ports import WorkerRegistry
 from api.feed import ChatFeed
@@ -59,6 +62,21 @@ async def _settings(connection: HTTPConnection) -> config.Settings:
 async def _principal(connection: HTTPConnection) -> access.Principal:
     """Who asks. The one place that authentication will change."""
     return (await _parts(connection)).principal
+
+
+class LeanRoute(APIRoute):
+    """A route whose endpoint takes `request`, `parts: All`, and path parameters as texts: nothing else.
+
+    They are handed over as they are. FastAPI's general way takes half the time of such a request.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            return await endpoint(request, parts=request.state.parts, **request.path_params)
+
+        return handle
 
 
 All = Annotated[Parts, Depends(_parts)]

@@ -75,6 +75,7 @@ class Follower:
         self._behind = 0
         self._opening = True
         self._page = _PAGE[0] * 4
+        # Events to deliver next: from `_last` + 1, without a gap.
         self._backlog: deque[Wire] = deque()
         self._out: list[Frame] = []
         # Replies that are not finished; those of them that have begun; and how much of each was delivered.
@@ -278,8 +279,6 @@ class Follower:
     async def _deliver(self, wire: Wire) -> None:
         event = wire.item
         assert isinstance(event, Event)
-        if event.seq != self._last + 1:
-            return
         if event.type in FINISHING and event.message is not None:
             await self._complete_text(event, event.message)
         self._last = event.seq

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from goatherd.contracts.chat import (
     ClientId,
@@ -25,6 +25,15 @@ Title = Annotated[str, Field(min_length=1, max_length=200)]
 System = Annotated[str, Field(max_length=50_000)]
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
 
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# To JSON, 5.0 is as whole a number as 5.
+TokenCount = Annotated[int, Field(ge=1, le=32_768), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_whole)]
+
 # Pydantic says which keys may be, but not that no others may.
 _NO_OTHERS: dict[str, JsonValue] = {"additionalProperties": False}
 
@@ -40,6 +49,8 @@ class GenerationBody(Generation):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    max_tokens: TokenCount | None = Field(None, description="Most tokens to generate.")
+    seed: Seed | None = Field(None, description="The same seed and input: the same reply.")
     stop: list[StopText] | None = Field(
         None, max_length=4, description="Texts that end the reply; they are not part of it."
     )

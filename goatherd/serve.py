@@ -15,7 +15,7 @@ from activities.backends.stores import open_stores
 from api.app import create_app
 from api.app import route_table as app_route_table
 from goatherd.settings import Settings
-from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor
+from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor, temporal_runtime
 from goatherd.temporal import connect, ensure_search_attributes
 from goatherd.waiting import run_until, stop_on_signals, until_up
 
@@ -55,8 +55,11 @@ async def _serve(settings: Settings) -> None:
         stores = open_stores(settings, app="goatherd-api")
         stack.push_async_callback(stores.close)
 
+        # The API serves its metrics itself, on /metrics.
+        runtime = temporal_runtime(settings.model_copy(update={"metrics_port": None}))
+
         async def to_temporal() -> Client:
-            client = await connect(settings, interceptors=interceptors)
+            client = await connect(settings, interceptors=interceptors, runtime=runtime)
             await ensure_search_attributes(client)
             return client
 

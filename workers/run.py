@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 
 from temporalio.client import Client
@@ -32,11 +32,11 @@ log = get_logger(__name__)
 async def run_worker(settings: Settings, pools: Sequence[Pool]) -> None:
     """Serves `pools` until SIGTERM or SIGINT. Waits for Temporal and the store to come up, however long."""
     stop = stop_on_signals()
-    await run_until(stop, _serve(settings, pools, stop))
+    await run_until(stop, _serve(settings, pools))
     log.info("worker stopped", pools=[pool.value for pool in pools])
 
 
-async def _serve(settings: Settings, pools: Sequence[Pool], stop: asyncio.Event) -> None:
+async def _serve(settings: Settings, pools: Sequence[Pool]) -> None:
     component = "worker-" + "+".join(pool.value for pool in pools)
     identity = f"{component}@{socket.gethostname()}:{os.getpid()}"
     tracing = configure_tracing(settings, component)
@@ -46,36 +46,35 @@ async def _serve(settings: Settings, pools: Sequence[Pool], stop: asyncio.Event)
         if tracing is not None:
             stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
         if settings.metrics_port is not None:
-            stack.callback(serve_metrics(settings.metrics_port).close)
+            stack.callback(serve_metrics(settings.metrics_port, settings.host).close)
         stores = open_stores(settings, app=component)
         stack.push_async_callback(stores.close)
         await until_up("the store", stores.prepare)
-        runtime = temporal_runtime(settings) if settings.metrics_port is not None else None
+        runtime = temporal_runtime(settings)
 
         async def to_temporal() -> Client:
             return await connect(settings, interceptors=interceptors, runtime=runtime)
 
         client = await until_up("Temporal", to_temporal)
         models = Models(settings)
+        stack.callback(models.close)
         workers = build_workers(pools, Parts(client, stores.chats, models, settings))
         chores = [_report(stores.workers, identity, pools, models)]
         if Pool.STORE in pools:
             chores.append(Reconciler(client, stores.chats).run())
         if Pool.INFERENCE in pools and settings.preload:
             chores.append(_preload(models, settings.model))
+        stack.push_async_callback(_sign_off, stores.workers, identity)
         log.info("worker started", pools=[pool.value for pool in pools], identity=identity)
-        async with AsyncExitStack() as running:
-            tasks = [asyncio.create_task(chore) for chore in chores]
-            running.push_async_callback(stores.workers.sign_off, identity)
-            for task in tasks:
-                running.callback(task.cancel)
-            await asyncio.gather(*(_run_worker(worker.run, stop) for worker in workers))
+        # If one of them fails in an unforeseen way, the process ends, and whoever runs it starts anew.
+        async with asyncio.TaskGroup() as group:
+            for work in (*(worker.run() for worker in workers), *chores):
+                group.create_task(work)
 
 
-async def _run_worker(run: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-    await run()
-    if not stop.is_set():
-        raise RuntimeError("a worker stopped by itself")
+async def _sign_off(registry: WorkerRegistry, identity: str) -> None:
+    with suppress(GoatherdError):  # The store may be gone already; the entry will age.
+        await registry.sign_off(identity)
 
 
 async def _report(registry: WorkerRegistry, identity: str, pools: Sequence[Pool], models: Models) -> None:
@@ -97,4 +96,3 @@ async def _preload(models: Models, name: str) -> None:
         except GoatherdError as error:
             log.error("the default model can't be loaded, will try again", model=name, error=error.message)
         await asyncio.sleep(_MODEL_RETRY_S)
-

@@ -60,8 +60,11 @@ async def watch(database: AsyncDatabase[Document]) -> AsyncGenerator[AsyncIterat
     try:
         yield feed
     finally:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        # Again until it is heard: a cancellation at the very moment of a send is lost (asyncio.wait_for
+        # of Python 3.11, which the driver uses).
+        while not reader.done():
+            reader.cancel()
+            await asyncio.wait({reader}, timeout=_SHORTEST_WAIT_S)
         feed.end()
 
 
@@ -99,7 +102,7 @@ class _Feed:
             while True:
                 try:
                     change = await self._stream.next()
-                except (PyMongoError, StopAsyncIteration) as error:
+                except Exception as error:  # whatever it is: a feed that ends would end its process's use
                     await self._reopen(error)
                 else:
                     if (item := _read(change)) is not None:
@@ -127,8 +130,8 @@ class _Feed:
             except OperationFailure as refusal:
                 log.warning("the store's change stream can't be resumed: %s", refusal)
                 token = None
-            except PyMongoError:
-                pass  # not back yet
+            except Exception as refusal:
+                log.debug("the store is not back yet: %s", refusal)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
         log.info("the store's change stream is open again, %s", "resumed" if token else "from now on")

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from activities.ports import Page
 from api import openapi
 from api.body import read_body
-from api.deps import All, Parts
+from api.deps import All, LeanRoute, Parts
 from api.etags import etag_of, tagged
 from api.idempotency import Answer, Ids
 from api.pages import (
@@ -33,7 +33,9 @@ from goatherd.contracts.ids import is_chat_id, is_message_id
 from goatherd.contracts.inference import Generation
 from goatherd.errors import Invalid, NotFound
 
-router = APIRouter(tags=["Sessions"])
+router = APIRouter(tags=["Sessions"], route_class=LeanRoute)
+# Those with a query that is validated.
+queries = APIRouter(tags=["Sessions"])
 
 SessionPath = Annotated[
     str, Path(description="The session's id.", json_schema_extra=openapi.SESSION_ID_PARAMETER)
@@ -97,7 +99,7 @@ async def create_session(request: Request, parts: All) -> Response:
     return (await parts.idempotency.run(request, parts.principal, raw, act)).response()
 
 
-@router.get(
+@queries.get(
     "/chat",
     operation_id="listSessions",
     summary="List sessions",
@@ -127,7 +129,7 @@ async def list_sessions(request: Request, parts: All, query: Annotated[SessionQu
     return list_response(request, sessions, has_more, query, after=query.after, before=query.before)
 
 
-@router.get(
+@queries.get(
     "/chat/{session}",
     operation_id="getSession",
     summary="Read a session",

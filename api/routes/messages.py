@@ -12,7 +12,7 @@ from starlette.responses import Response
 from activities.ports import Page
 from api import openapi
 from api.body import read_body
-from api.deps import All, Parts
+from api.deps import All, LeanRoute, Parts
 from api.etags import etag_of, tagged
 from api.idempotency import REPLAYED, Answer, Ids
 from api.pages import MessageQuery, list_response, load_page, one_cursor, refuse_query
@@ -23,7 +23,9 @@ from goatherd.contracts.chat import Feedback, Message, MessageStatus, PostMessag
 from goatherd.contracts.ids import is_message_id
 from goatherd.errors import NotFound, Unavailable
 
-router = APIRouter(tags=["Messages"])
+router = APIRouter(tags=["Messages"], route_class=LeanRoute)
+# Those with a query that is validated.
+queries = APIRouter(tags=["Messages"])
 
 MessagePath = Annotated[
     str, Path(description="The message's id.", json_schema_extra=openapi.MESSAGE_ID_PARAMETER)
@@ -124,7 +126,7 @@ async def post_message(request: Request, session: SessionPath, parts: All) -> Re
     return Response(content, answer.status, headers=headers, media_type="application/json")
 
 
-@router.get(
+@queries.get(
     "/chat/{session}/message",
     operation_id="listMessages",
     summary="List messages",

@@ -79,6 +79,13 @@ async def test_a_session_is_read_with_its_messages_and_what_it_does(house: House
     assert (await house.http.get(f"/chat/{session}")).json()["state"] == "idle"
 
 
+async def test_five_point_nothing_is_a_whole_number(house: House) -> None:
+    for tokens, status in [("5.0", 201), ("5.5", 422), ('"5"', 422), ("1e9", 422)]:
+        content = f'{{"generation": {{"max_tokens": {tokens}}}}}'
+        answer = await house.http.post("/chat", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == status, tokens
+
+
 @pytest.mark.parametrize(
     ("body", "code", "pointer"),
     [
