@@ -41,8 +41,8 @@ types: install ## Checks types.
 imports: install ## Checks that imports go downwards only.
 	$(BIN)/lint-imports
 
-bench: install ## Measures (make bench ARGS="--help").
-	$(BIN)/python -m bench.chat $(ARGS)
+bench: install ## Measures (each against the raw thing, in one run).
+	$(BIN)/python -m bench $(ARGS)
 
 constraints: install ## Writes down the versions that are installed.
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --all --exclude-editable \

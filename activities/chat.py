@@ -113,12 +113,19 @@ class ReplyActivities:
             beating.cancel()
 
     async def _write(self, order: WriteReply, name: str) -> Reply:
-        if order.unflushed and await self._store.append(order.unflushed):
+        # All three are on the way to the first token, so they are had at once. What the store lacks is
+        # mostly there already, since whoever posted has written it.
+        taken, deltas, branch = await asyncio.gather(
+            self._store.append(order.unflushed) if order.unflushed else _nothing(),
+            self._store.deltas(order.reply) if activity.info().attempt > 1 else _nothing(),
+            self._branch(order),
+        )
+        if taken:
             return Reply(status="failed", content="", fenced=True)
-        writer = _DeltaWriter(self._store, order, await self._store.deltas(order.reply))
+        writer = _DeltaWriter(self._store, order, [*deltas])
         try:
             model = await self._models.get(name)
-            request = await self._request(order, name, writer.text)
+            request = self._request(order, name, branch or await self._branch(order), writer.text)
             async with writer:
                 finish = await _run(model, name, request, writer)
         except asyncio.CancelledError:
@@ -134,8 +141,10 @@ class ReplyActivities:
             return Reply(status="cancelled", content=writer.text, finish_reason="cancelled")
         return Reply(status="completed", content=writer.text, finish_reason=finish.reason, usage=finish.usage)
 
-    async def _request(self, order: WriteReply, model: str, prefix: str) -> ChatRequest:
-        branch = await self._store.branch(order.session, order.parent, limit=CONTEXT_MESSAGES)
+    async def _branch(self, order: WriteReply) -> list[Message]:
+        return await self._store.branch(order.session, order.parent, limit=CONTEXT_MESSAGES)
+
+    def _request(self, order: WriteReply, model: str, branch: Sequence[Message], prefix: str) -> ChatRequest:
         if not branch:
             raise NotFound(f"There is no message {order.parent!r} to reply to.")
         turns = [ChatTurn(role="system", content=order.system)] if order.system else []
@@ -146,6 +155,10 @@ class ReplyActivities:
         defaults = spec.generation if spec is not None else Generation()
         chosen = order.generation.model_dump(exclude_none=True)
         return ChatRequest(turns=turns, generation=defaults.model_copy(update=chosen), prefix=prefix)
+
+
+async def _nothing() -> tuple[()]:
+    return ()
 
 
 async def _run(model: ChatModel, name: str, request: ChatRequest, writer: _DeltaWriter) -> Finish:

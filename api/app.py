@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import WebSocketRoute
 from temporalio.client import Client
 
 from activities.ports import ChatStore, IdempotencyStore, WorkerRegistry
@@ -106,20 +104,6 @@ def create_app(
     if tracing is not None:
         tracing.instrument_app(app)
     return app
-
-
-def route_table(app: FastAPI) -> list[tuple[str, str, str]]:
-    """Method, path and summary of each route, WebSockets as `WS`; sorted by path."""
-    rows: list[tuple[str, str, str]] = []
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            rows += [
-                (method, route.path, route.summary or route.name) for method in sorted(route.methods or ())
-            ]
-        elif isinstance(route, WebSocketRoute):
-            about = (route.endpoint.__doc__ or route.name).strip().partition("\n")[0].rstrip(".")
-            rows.append(("WS", route.path, about))
-    return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
 def _mount(app: FastAPI, router: APIRouter) -> None:

@@ -86,7 +86,7 @@ class Observe:
             label = method if method in _METHODS else "(other)"
             self._counter(label, route, status).inc()
             self._timer(label, route).observe((streaming_since or now) - started)
-        tell = log.debug if route in _QUIET and status < 400 else log.info
+        tell = log.debug if route in _QUIET else log.info
         tell("request", method=method, route=route, status=status, ms=round((now - started) * 1000, 1))
 
     def _counter(self, method: str, route: str, status: int) -> Counter:

@@ -200,6 +200,15 @@ class Index(BaseModel):
     name: str
     version: str
     links: dict[str, str]
+    routes: list[RouteRow]
+
+
+class RouteRow(BaseModel):
+    """One route: its method (`WS` for a WebSocket), path and summary."""
+
+    method: str
+    path: str
+    summary: str
 
 
 Schema = dict[str, Any]

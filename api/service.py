@@ -46,6 +46,10 @@ from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
 _REMEMBERED = 50_000
 _FORK_TIMEOUT_S = 60.0
 _GONE_RETRIES = 5
+# A write to the store waits for others only while this many asks are under way, and so long for each.
+_SIBLINGS = 4
+_LINGER_S = 0.0007
+_LINGER_MOST_S = 0.02
 # The actor answers a repeated client id by itself for this many posts; beyond that, the store is asked.
 _RECEIPT_WINDOW = 1_000
 
@@ -70,7 +74,8 @@ class ChatService:
         self.store = store
         self._client = client
         self._settings = settings
-        self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append)
+        self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append, linger=self._linger)
+        self._asking = 0
         self._owners: _Recent[str] = _Recent()
         self._flushed: _Recent[int] = _Recent()
         self._posts: _Recent[int] = _Recent()
@@ -276,6 +281,7 @@ class ChatService:
         ask_id: str | None = None,
     ) -> Answer:
         for _ in range(_GONE_RETRIES):
+            self._asking += 1
             try:
                 return await ask(
                     self._client,
@@ -290,6 +296,8 @@ class ChatService:
                 if reason is not None:
                     await end_read_side(self.store, session_id, reason)
                     raise SessionEnded(f"Session {session_id!r} has ended. Fork it to go on.") from None
+            finally:
+                self._asking -= 1
             # It runs after all: it was just between two runs.
         raise Unavailable(f"Session {session_id!r} can't be reached right now. Try again.")
 
@@ -305,6 +313,10 @@ class ChatService:
                 f"Session {session_id!r} was reset by an operator, which ends it. Fork it to go on."
             )
         self._flushed.put(session_id, max(events[-1].seq, self._flushed.get(session_id, 0)))
+
+    def _linger(self) -> float:
+        """Answers of other asks are about to come: a moment's wait makes one write of several."""
+        return min(_LINGER_MOST_S, _LINGER_S * self._asking) if self._asking >= _SIBLINGS else 0
 
     async def _append(self, groups: Sequence[Sequence[Event]]) -> list[bool]:
         flat = [event for group in groups for event in group]

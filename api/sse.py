@@ -21,8 +21,8 @@ from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import OPEN_SOCKETS, SLOW_CONSUMERS
 
 MEDIA_TYPE = "text/event-stream"
-HELLO = b"retry: 1000\n\n"
-"""Sent at once: proxies and clients then know that the stream is open. Come back a second after a break."""
+HELLO = b": hello\n\n"
+"""Sent at once, so that proxies and clients know that the stream is open. A comment, which is no event."""
 SEND_TIMEOUT_S = 5.0
 """A client that has taken nothing for so long, with its buffers full, is cut off."""
 
@@ -82,7 +82,6 @@ class EventStream(Response):
         except FeedClosed:
             pass  # A whole answer, if a short one: the client comes back, to another process or the next.
         await _send(send, b"", more=False)
-
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -233,7 +235,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that can't show ✓ shows ?
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    else:
+        code = 0
+    # Without the interpreter's farewell: taking torch and Temporal's core apart takes seconds, which a worker
+    # that has been told to stop may not have, and there is nothing left to save.
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed at the other end
+            stream.flush()
+    os._exit(code)
 
 
 def _settings(*, join: bool = False, **options: Any) -> Settings:

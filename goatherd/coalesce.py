@@ -17,15 +17,23 @@ Out = TypeVar("Out")
 class Coalescer(Generic[In, Out]):
     """Groups concurrent `submit`s into calls of `run`, one call at a time, at most `max_batch` items each.
 
+    `linger`, asked before each call, gives seconds to wait for more: for callers who know that more is on its
+    way (as PostgreSQL's `commit_delay` does with `commit_siblings`). Without it nothing ever waits.
+
     `run` returns one result for each item, in order; a result that is an exception is raised at its own
     `submit` alone. If `run` itself raises, every item of that batch gets the exception.
     A caller that is cancelled does not take its item back: it may be under way already.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[In]], Awaitable[Sequence[Out | BaseException]]], *, max_batch: int = 256
+        self,
+        run: Callable[[Sequence[In]], Awaitable[Sequence[Out | BaseException]]],
+        *,
+        max_batch: int = 256,
+        linger: Callable[[], float] | None = None,
     ) -> None:
         self._run = run
+        self._linger = linger
         self._max_batch = max_batch
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -40,6 +48,8 @@ class Coalescer(Generic[In, Out]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
+                if self._linger is not None and (delay := self._linger()) > 0:
+                    await asyncio.sleep(delay)
                 batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
                 try:
                     results = await self._run([item for item, _ in batch])

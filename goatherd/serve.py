@@ -13,7 +13,8 @@ from temporalio.client import Client
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
 from activities.backends.stores import open_stores
 from api.app import create_app
-from api.app import route_table as app_route_table
+from api.connections import HttpConnection, WebSocketConnection
+from api.table import route_table as app_route_table
 from goatherd.settings import Settings
 from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor, temporal_runtime
 from goatherd.temporal import connect, ensure_search_attributes
@@ -79,6 +80,8 @@ async def _serve(settings: Settings) -> None:
                 host=settings.host,
                 port=settings.port,
                 backlog=_BACKLOG,
+                http=HttpConnection,
+                ws=WebSocketConnection,
                 log_config=None,
                 access_log=False,
                 server_header=False,

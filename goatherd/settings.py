@@ -27,7 +27,9 @@ def _default_models() -> dict[str, ModelSpec]:
 class Settings(BaseSettings):
     """All that can be set. Nested values are JSON in the environment (`GOATHERD_MODELS='{"name": {…}}'`)."""
 
-    model_config = SettingsConfigDict(env_prefix="GOATHERD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GOATHERD_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     # Where things listen and live
     host: str = "127.0.0.1"
@@ -75,7 +77,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     log_text: bool = Field(False, description="Whether message texts may be logged.")
     otlp_endpoint: str | None = Field(None, description="http(s)://HOST:4318; traces go there.")
-    metrics_port: int | None = Field(None, description="Where a worker serves Prometheus metrics.")
+    metrics_port: int | None = Field(
+        None,
+        description="Where a worker serves Prometheus metrics; Temporal's SDK takes the next port.",
+    )
 
     def task_queue(self, pool: Pool) -> str:
         return task_queue(pool, self.task_queue_prefix)

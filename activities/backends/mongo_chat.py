@@ -8,6 +8,7 @@ whatever the limit.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +24,7 @@ from activities.backends.mongo_writes import ChatWriter
 from activities.backends.projection import Document, to_message
 from activities.ports import FeedItem, Page
 from goatherd.contracts.chat import Delta, Ephemeral, Event, Message, Session
+from goatherd.contracts.ids import make_id
 from goatherd.errors import Fenced
 
 _DELTAS_LIVE_S = 3_600
@@ -30,6 +32,10 @@ _EPHEMERA_LIVE_S = 60
 _REMEMBERED_HEADS = 10_000
 _NARROWEST = 8
 _PROBES = 16
+_FIRST_SPAN_MS = 1_000
+_SPAN_GROWS = 16
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_MILLIS_DIGITS = 10
 
 
 class MongoChatStore:
@@ -58,7 +64,10 @@ class MongoChatStore:
                 self._events: [IndexModel(by_session, unique=True)],
                 self._messages: [
                     IndexModel(by_session, unique=True),
-                    IndexModel([("session", ASCENDING), ("parent", ASCENDING)]),
+                    IndexModel(
+                        [("session", ASCENDING), ("parent", ASCENDING)],
+                        partialFilterExpression={"role": "assistant"},
+                    ),
                     IndexModel(
                         [("session", ASCENDING), ("client_id", ASCENDING)],
                         unique=True,
@@ -75,8 +84,9 @@ class MongoChatStore:
         )
 
     async def ping(self) -> None:
+        # A read, as the embedded server answers the command `ping` even after its storage has failed.
         with store_errors():
-            await self._database.command("ping")
+            await self._sessions.find_one({"_id": ""}, {"_id": 1})
 
     # -- written
 
@@ -129,13 +139,14 @@ class MongoChatStore:
             where["status"] = status
         if label is not None:
             where["labels"] = label
-        bounds, direction, turn = _between(page)
-        if bounds:
-            where["_id"] = bounds
         with store_errors():
-            cursor = self._sessions.find(where).sort("_id", direction).limit(page.limit)
-            found = [_to_session(document) async for document in cursor]
-        return found[::-1] if turn else found
+            if page.descending and page.before is None:
+                return [_to_session(document) for document in await self._newest(where, page)]
+            bounds, direction, turn = _between(page)
+            if bounds:
+                where["_id"] = bounds
+            found = await self._sessions.find(where).sort("_id", direction).limit(page.limit).to_list()
+        return [_to_session(document) for document in (reversed(found) if turn else found)]
 
     async def active_sessions(self, ids: Sequence[str]) -> list[str]:
         with store_errors():
@@ -158,10 +169,10 @@ class MongoChatStore:
         return None if document is None else to_message(document)
 
     async def reply_to(self, session: str, message: str) -> Message | None:
+        where = {"session": session, "parent": message, "role": "assistant"}
         with store_errors():
-            children = await self._messages.find({"session": session, "parent": message}).to_list()
-        replies = [child for child in children if child["role"] == "assistant"]
-        return to_message(min(replies, key=lambda reply: reply["seq"])) if replies else None
+            replies = await self._messages.find(where).sort("seq", ASCENDING).limit(1).to_list()
+        return to_message(replies[0]) if replies else None
 
     async def messages(self, session: str, page: Page) -> list[Message]:
         low, high = (page.before, page.after) if page.descending else (page.after, page.before)
@@ -210,6 +221,24 @@ class MongoChatStore:
         return mongo_feed.watch(self._database)
 
     # -- how it reads
+
+    async def _newest(self, where: Document, page: Page) -> list[Document]:
+        """Sessions from the newest, or the page's position, backwards, by spans of time that widen."""
+        found: list[Document] = []
+        bounds: Document = {} if page.after is None else {"$lt": page.after}
+        end = time.time_ns() // 1_000_000 if page.after is None else _id_millis(str(page.after))
+        span = _FIRST_SPAN_MS
+        while True:
+            end -= span
+            if end > 0:
+                bounds["$gte"] = make_id("chat", millis=end, entropy=0)
+            here = {**where, "_id": bounds} if bounds else where
+            cursor = self._sessions.find(here).sort("_id", DESCENDING).limit(page.limit - len(found))
+            found += await cursor.to_list()
+            if len(found) >= page.limit or end <= 0:
+                return found
+            bounds = {"$lt": bounds["$gte"]}
+            span *= _SPAN_GROWS
 
     async def _message(self, session: str, message: str) -> Document | None:
         document = await self._messages.find_one({"_id": message, "session": session})
@@ -313,3 +342,12 @@ def _between(page: Page) -> tuple[Document, int, bool]:
 
 def _to_session(document: Document) -> Session:
     return Session.model_validate({**document, "id": document["_id"]})
+
+
+def _id_millis(text: str) -> int:
+    """When an id was made, in Unix milliseconds; the present for what is no id."""
+    digits = text.partition("_")[2][:_MILLIS_DIGITS]
+    try:
+        return sum(_DIGITS.index(digit) << 5 * place for place, digit in enumerate(reversed(digits)))
+    except ValueError:
+        return time.time_ns() // 1_000_000

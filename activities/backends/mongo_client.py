@@ -25,6 +25,7 @@ from goatherd.errors import GoatherdError, Invalid, Unavailable
 
 DUPLICATE_KEY = 11000
 
+_INTERNAL_ERROR = 1
 _OUT_OF_DISK_SPACE = 14031
 _DOCUMENT_TOO_LARGE = 10334
 _FULL_DISK_TEXTS = ("no space left", "enospc", "disk full", "out of disk", "disk quota exceeded")
@@ -71,6 +72,14 @@ def describe_store_error(error: Exception) -> GoatherdError:
             code="storage-full",
             retry_after_s=30.0,
         )
+    if _INTERNAL_ERROR in codes:
+        # The embedded server says no more when its storage has failed, and answers nothing from then on.
+        return Unavailable(
+            "the store's storage failed, as it does when its disk is full: see the store's log, make room, "
+            f"then restart it ({text})",
+            code="storage-failed",
+            retry_after_s=30.0,
+        )
     if codes == {_DOCUMENT_TOO_LARGE}:
         return Invalid("this is too large for the store, which keeps documents of up to 16 MB")
     if isinstance(error, ConnectionFailure):
@@ -88,6 +97,8 @@ def _findings(error: Exception) -> tuple[set[int], str]:
         texts = [str(one.get("errmsg", "")) for one in found]
     elif isinstance(error, OperationFailure) and error.code is not None:
         codes = {error.code}
+    # What follows in the driver's texts are its settings and its view of the servers, or the whole answer.
+    texts = [text.partition(" (configured timeouts")[0].partition(", full error")[0] for text in texts]
     return codes, "; ".join(dict.fromkeys(texts))[:500]
 
 

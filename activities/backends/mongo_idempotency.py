@@ -18,6 +18,7 @@ from activities.backends.mongo_client import insert_new, make_indexes, store_err
 from activities.backends.projection import Document
 from activities.ports import KeyClaim, StoredAnswer
 from goatherd.coalesce import Coalescer
+from goatherd.errors import Invalid
 
 _ANSWERS_LIVE = timedelta(hours=24)
 # An answer always goes before its claim, so that it never is there for a later claim of the same key.
@@ -107,8 +108,16 @@ class MongoIdempotencyStore:
                 await self._claims.delete_one({"_id": key})
 
 
-async def _insert(collection: AsyncCollection[Document], group: Sequence[Document]) -> list[bool]:
+async def _insert(
+    collection: AsyncCollection[Document], group: Sequence[Document]
+) -> list[bool | BaseException]:
     """For each of `group`, whether it is there by this call."""
-    with store_errors():
-        refused = set(await insert_new(collection, list(group)))
+    try:
+        with store_errors():
+            refused = set(await insert_new(collection, list(group)))
+    except Invalid as error:
+        if len(group) == 1:
+            return [error]
+        # One of them can't be kept; the others' requests have nothing to do with it.
+        return [outcome for one in group for outcome in await _insert(collection, [one])]
     return [index not in refused for index in range(len(group))]

@@ -88,32 +88,40 @@ class ChatWriter:
                     document["seq"],
                     document["client_id"],
                 )
-            elif not there[document["_id"]]:
+            elif not _is_whole(there[document["_id"]]):
                 await self._rebuild(document["session"], document["_id"])
-        return {message for message, whole in there.items() if whole}
+        return {message for message, found in there.items() if _is_whole(found)}
 
     async def _update_messages(self, changes: Sequence[Change]) -> None:
-        if not changes:
-            return
-        outcome = await self._messages.bulk_write([_guarded(change) for change in changes], ordered=False)
-        if outcome.matched_count == len(changes):
-            return
-        # Some were applied before, or their message is not there yet: its creation is still under way.
-        there = await _there(self._messages, [change.message for change in changes])
-        missing = [change for change in changes if not there.get(change.message)]
-        if not missing:
-            return
+        """Applies changes to messages that may have had them, or may not be there yet.
+
+        Goes round until it has seen each of them done: a message that is missing at the update may be there
+        at the look that follows, made by somebody who did not know of this change.
+        """
+        while changes:
+            outcome = await self._messages.bulk_write([_guarded(change) for change in changes], ordered=False)
+            if outcome.matched_count == len(changes):
+                return
+            there = await _there(self._messages, [change.message for change in changes])
+            missing = [change for change in changes if not _is_whole(there.get(change.message))]
+            await self._make_up_for(missing)
+            changes = [
+                change
+                for change in changes
+                if change not in missing and projection.applies(there[change.message], change)
+            ]
+
+    async def _make_up_for(self, changes: Sequence[Change]) -> None:
+        """Does what it can for changes whose message is not there yet: its creation is still under way."""
         # The stub takes the message's id, so that whoever comes to insert the message finds that there is
         # more to it; its number is below every real one, so that no reader meets it.
-        await insert_new(
-            self._messages,
-            [
-                {"_id": one.message, "session": one.session, "seq": -one.seq, "stub": True}
-                for one in {change.message: change for change in missing}.values()
-            ],
-        )
-        for session, message in {(change.session, change.message): None for change in missing}:
-            await self._rebuild(session, message)
+        stubs: dict[str, Document] = {
+            one.message: {"_id": one.message, "session": one.session, "seq": -one.seq, "stub": True}
+            for one in changes
+        }
+        await insert_new(self._messages, list(stubs.values()))
+        for stub in stubs.values():
+            await self._rebuild(stub["session"], stub["_id"])
 
     async def _rebuild(self, session: str, message: str) -> None:
         """Makes a message from its stored events, in the place of its stub.
@@ -156,10 +164,14 @@ class ChatWriter:
         await self.end_sessions([_to_event(document) async for document in cursor])
 
 
-async def _there(collection: AsyncCollection[Document], ids: Sequence[str]) -> dict[str, bool]:
-    """Those of `ids` that are there, each with whether it is whole: not a stub."""
-    found = collection.find({"_id": {"$in": list(ids)}}, {"stub": 1})
-    return {one["_id"]: "stub" not in one async for one in found}
+async def _there(collection: AsyncCollection[Document], ids: Sequence[str]) -> dict[str, Document]:
+    """Those of `ids` that are there, each with what says how far it is."""
+    fields = {"stub": 1, "status": 1, "state_seq": 1, "feedback_seq": 1}
+    return {one["_id"]: one async for one in collection.find({"_id": {"$in": list(ids)}}, fields)}
+
+
+def _is_whole(document: Document | None) -> bool:
+    return document is not None and "stub" not in document
 
 
 def _event_document(event: Event) -> Document:

@@ -7,7 +7,8 @@ from starlette.responses import RedirectResponse, Response
 
 from api import openapi
 from api.deps import All
-from api.schemas import Alive, Index, ReadyReport
+from api.schemas import Alive, Index, ReadyReport, RouteRow
+from api.table import route_table
 from goatherd import __version__
 from goatherd.telemetry.metrics import render
 
@@ -28,11 +29,15 @@ _JSON = "application/json"
     },
 )
 async def index(request: Request) -> Response:
-    """Names the ways in. A browser is sent to the docs."""
+    """Names the ways in, and every route. A browser is sent to the docs."""
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("/docs")
     links = {"docs": "/docs", "openapi": "/openapi.json", "chat": "/chat", "ready": "/readyz"}
-    content = Index(name="goatherd", version=__version__, links=links)
+    routes = [
+        RouteRow(method=method, path=path, summary=summary)
+        for method, path, summary in route_table(request.app)
+    ]
+    content = Index(name="goatherd", version=__version__, links=links, routes=routes)
     return Response(content.model_dump_json(), media_type=_JSON)
 
 

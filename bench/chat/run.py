@@ -71,9 +71,7 @@ def _memory(pid: int) -> None:
         mega = process.memory_full_info().pss / 1e6
         total += mega
         print(f"  {mega:7.0f} MB  {' '.join(process.cmdline())[-70:]}")
-    print(
-        f"memory of the idle stack, the model's worker included: {total:.0f} MB (aim: 700 without the model)\n"
-    )
+    print(f"idle stack, the model's worker included: {total:.0f} MB (aim: 700 without the model)\n")
 
 
 async def _posts(http: aiohttp.ClientSession, temporal: str) -> None:
@@ -158,9 +156,8 @@ async def _first_token(http: aiohttp.ClientSession) -> None:
     more = (statistics.median(ours) - statistics.median(direct)) * 1e3
     print(f"  direct {Load(0, direct).quantile(50):.0f} ms p50, {Load(0, direct).quantile(99):.0f} ms p99")
     print(f"  ours   {Load(0, ours).quantile(50):.0f} ms p50, {Load(0, ours).quantile(99):.0f} ms p99")
-    print(
-        f"  → more than the direct call, p50: {more:.0f} ms (aim 60 or less){'' if more <= 60 else '   MISSED'}\n"
-    )
+    missed = "" if more <= 60 else "   MISSED"
+    print(f"  → more than the direct call, p50: {more:.0f} ms (aim 60 or less){missed}\n")
 
 
 async def _history(http: aiohttp.ClientSession, temporal: str) -> None:

@@ -43,8 +43,8 @@ def derived_id(kind: Kind, *parts: str, millis: int) -> str:
 
 
 def is_message_id(text: str) -> bool:
-    return _MESSAGE.match(text) is not None
+    return _MESSAGE.fullmatch(text) is not None
 
 
 def is_chat_id(text: str) -> bool:
-    return _CHAT.match(text) is not None
+    return _CHAT.fullmatch(text) is not None

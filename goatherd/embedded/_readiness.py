@@ -21,8 +21,6 @@ class Readiness:
     """Follows `/readyz` of one API process until it says 200."""
 
     def __init__(self, host: str, port: int, report: Report) -> None:
-        self.answering = asyncio.Event()
-        """Set once the API answers at all."""
         self._host = host
         self._port = port
         self._report = report
@@ -37,7 +35,6 @@ class Readiness:
             except OSError:  # not up yet, or down again
                 await asyncio.sleep(_POLL_S)
                 continue
-            self.answering.set()
             self._tell(_checks(body))
             if status == 200:
                 return

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from goatherd.embedded._environment import environment
+from goatherd.embedded._http import get
 from goatherd.embedded._lock import FolderLock, Running
 from goatherd.embedded._ports import Ports, why_not
 from goatherd.embedded._process import Child
@@ -57,8 +57,8 @@ class Stack:
         """Starts workers and API, and returns at once."""
         base = self.settings
         inference = base
-        if base.metrics_port:  # one port can't serve two processes
-            inference = base.model_copy(update={"metrics_port": base.metrics_port + 1})
+        if base.metrics_port:  # two processes, of two ports each
+            inference = base.model_copy(update={"metrics_port": base.metrics_port + 2})
         self._workers += [
             _ours("workers", base, "worker", "--pool", "actors", "--pool", "store"),
             _ours("inference", inference, "worker", "--pool", "inference"),
@@ -185,18 +185,17 @@ async def _run(stack: Stack, lock: FolderLock, screen: Screen) -> None:
     )
     await stack.start_ours()
     readiness = Readiness(client_host(settings.host), settings.port, screen.step)
-    routes = asyncio.create_task(_routes(settings, readiness.answering))
     ready = asyncio.create_task(readiness.wait())
     hopeless = asyncio.create_task(stack.hopeless())
     try:
         await asyncio.wait({ready, hopeless}, return_when=asyncio.FIRST_COMPLETED)
         if hopeless.done():
             hopeless.result()
-        screen.banner(_facts(settings, await routes))
+        screen.banner(_facts(settings, await _routes(settings)))
     finally:
-        for task in (routes, ready, hopeless):
+        for task in (ready, hopeless):
             task.cancel()
-        await asyncio.gather(routes, ready, hopeless, return_exceptions=True)
+        await asyncio.gather(ready, hopeless, return_exceptions=True)
     await asyncio.Event().wait()
 
 
@@ -209,20 +208,13 @@ def _goatherd() -> list[str]:
     return [sys.executable, "-P", "-m", "goatherd"]
 
 
-async def _routes(settings: Settings, answering: asyncio.Event) -> list[Route]:
-    """The route table, from a process of its own: the API's libraries would double this one's memory."""
-    await answering.wait()
-    process = await asyncio.create_subprocess_exec(
-        *_goatherd(), "routes", "--json", stdout=asyncio.subprocess.PIPE, env=environment(settings)
-    )
+async def _routes(settings: Settings) -> list[Route]:
+    """The route table, from the API: its libraries would double this process's memory. Empty if it fails."""
     try:
-        output, _ = await process.communicate()
-    except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-        raise
-    return [(method, path, summary) for method, path, summary in json.loads(output or "[]")]
+        _, body = await get(client_host(settings.host), settings.port, "/")
+        return [(row["method"], row["path"], row["summary"]) for row in json.loads(body)["routes"]]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def _facts(settings: Settings, routes: list[Route]) -> Facts:

@@ -69,11 +69,13 @@ def chats(request: pytest.FixtureRequest) -> ChatStore:
 def idempotency(request: pytest.FixtureRequest, clock: Clock) -> IdempotencyStore:
     if request.param == "memory":
         return MemoryIdempotencyStore(now=clock.now)
-    return request.getfixturevalue("mongo_idempotency")
+    real: IdempotencyStore = request.getfixturevalue("mongo_idempotency")
+    return real
 
 
 @pytest.fixture(params=BACKENDS)
 def workers(request: pytest.FixtureRequest, clock: Clock) -> WorkerRegistry:
     if request.param == "memory":
         return MemoryWorkerRegistry(now=clock.now)
-    return request.getfixturevalue("mongo_workers")
+    real: WorkerRegistry = request.getfixturevalue("mongo_workers")
+    return real

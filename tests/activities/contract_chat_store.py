@@ -9,7 +9,7 @@ import pytest
 
 from activities.ports import ChatStore, FeedItem, Page
 from goatherd.contracts.chat import Ephemeral, Event, EventType, Feedback, MessageStatus
-from goatherd.contracts.ids import new_id
+from goatherd.contracts.ids import make_id, new_id
 from goatherd.contracts.inference import Usage
 from goatherd.errors import Fenced
 from tests.activities.chat_events import BEGAN, Script, make_delta, make_session
@@ -81,6 +81,19 @@ class ChatStoreContract:
         assert await page(limit=3, descending=True, after=ids[4]) == ids[3:0:-1]
         assert await page(limit=2, descending=True, before=ids[2]) == [ids[4], ids[3]]
         assert await page(after=ids[6]) == []
+
+    async def test_newest_sessions_come_first_however_old_they_are(self, chats: ChatStore) -> None:
+        now = int(BEGAN.timestamp() * 1000)
+        ages_s = [-30, 0, 1, 3, 50, 3_000, 100_000, 40_000_000, 1_000_000_000]
+        ids = [make_id("chat", millis=now - age * 1000, entropy=age + 99) for age in ages_s]
+        for session in ids:
+            await chats.put_session(make_session(id=session))
+        found: list[str] = []
+        while page := await chats.sessions(
+            "ann", Page(limit=2, descending=True, after=found[-1] if found else None)
+        ):
+            found += [session.id for session in page]
+        assert found == ids
 
     async def test_sessions_are_filtered_by_status_and_label(self, chats: ChatStore) -> None:
         plain, labelled, over = make_session(), make_session(labels=["x", "y"]), make_session(labels=["y"])

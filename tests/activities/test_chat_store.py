@@ -10,7 +10,7 @@ from itertools import count, islice
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo import monitoring
+from pymongo import AsyncMongoClient, monitoring
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     AutoReconnect,
@@ -134,7 +134,7 @@ async def test_memory_documents_follow_from_events_however_they_come(
     await check_history(MemoryChatStore(), *history)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories())
 async def test_mongo_documents_follow_from_events_however_they_come(
     mongo_chats: MongoChatStore, history: tuple[Script, list[list[int]]]
@@ -206,13 +206,8 @@ async def test_branch_and_pages_of_a_long_chat_read_little(store_server: Embedde
     await writing.client.close()
 
     read = ReadDocuments()
-    monitoring_before = list(monitoring._LISTENERS.command_listeners)
-    monitoring.register(read)
-    try:
-        database = connect(store_server.uri, "long_chat")
-    finally:
-        monitoring._LISTENERS.command_listeners[:] = monitoring_before
-    store = MongoChatStore(database)
+    client: AsyncMongoClient[Document] = AsyncMongoClient(store_server.uri, event_listeners=[read])
+    store = MongoChatStore(client["long_chat"])
 
     branch = await store.branch(script.session, leaf, limit=50)
     assert [one.content for one in branch] == [str(n) for n in range(9_950, 10_000)]
@@ -224,7 +219,7 @@ async def test_branch_and_pages_of_a_long_chat_read_little(store_server: Embedde
     read.documents = read.commands = 0
     assert await store.last_seq(script.session) == 10_000
     assert (read.commands, read.documents) == (1, 0)
-    await database.client.close()
+    await client.close()
 
 
 async def test_store_that_is_not_there_is_unavailable() -> None:
@@ -272,6 +267,18 @@ def test_full_disk_has_its_own_code_and_says_what_to_do(error: Exception) -> Non
     assert isinstance(described, Unavailable)
     assert described.code == "storage-full"
     assert "make room" in described.message
+
+
+def test_failed_storage_says_what_to_do() -> None:
+    described = describe_store_error(OperationFailure("internal server error, full error: {'ok': 0}", 1))
+    assert isinstance(described, Unavailable)
+    assert described.code == "storage-failed"
+    assert described.message.endswith("then restart it (internal server error)")
+
+
+def test_texts_and_numbers_that_the_store_has_no_room_for_are_invalid() -> None:
+    for error in (OverflowError("int too large"), WriteError("too large", 10334)):
+        assert isinstance(describe_store_error(error), Invalid)
 
 
 # -- a store that is killed
@@ -381,7 +388,7 @@ async def test_watch_says_resync_when_the_server_forgot_where_it_was(
         assert await anext(feed) == script.events[1]
 
 
-async def test_feed_that_nobody_reads_does_not_fill_memory_or_stop_writers(
+async def test_feed_that_is_read_late_has_all_that_its_buffer_has_not(
     mongo_chats: MongoChatStore,
 ) -> None:
     script = Script()

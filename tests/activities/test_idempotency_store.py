@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from activities.backends.mongo_idempotency import MongoIdempotencyStore
 from activities.ports import IdempotencyStore, KeyClaim, StoredAnswer
+from goatherd.errors import Invalid
 from tests.activities.clock import Clock
 
 ANSWER = StoredAnswer(201, '{"id": "x"}', {"Location": "/chat/x", "a.b": "$c"})
@@ -72,3 +74,16 @@ async def test_one_of_many_at_once_has_it(idempotency: IdempotencyStore, clock: 
         claims = await asyncio.gather(*(idempotency.claim("k", "body", lease_s=30) for _ in range(20)))
         assert sorted(claim.outcome for claim in claims) == ["fresh"] + ["running"] * 19
         clock.pass_seconds(30)
+
+
+async def test_key_that_cannot_be_kept_fails_alone(mongo_idempotency: MongoIdempotencyStore) -> None:
+    keys = ["first", "a", "\ud800", "b"]  # while the first is under way the others wait, and go together
+    claims = await asyncio.gather(
+        *(mongo_idempotency.claim(key, "body", lease_s=30) for key in keys), return_exceptions=True
+    )
+    assert [getattr(claim, "outcome", type(claim)) for claim in claims] == [
+        "fresh",
+        "fresh",
+        Invalid,
+        "fresh",
+    ]

@@ -272,7 +272,7 @@ class Reader:
                 self.more.set()
 
     def _take(self, fields: dict[str, Any], cursor: str) -> None:
-        message = fields.get("message")
+        message: str = fields.get("message", "")
         if fields["type"] == "message.delta":
             assert "seq" not in fields
             assert message not in self.finished, "a delta after the end of its message"
@@ -393,3 +393,12 @@ async def stop(house: House, task: asyncio.Task[None]) -> None:
 async def gathered(*work: Awaitable[Any] | None) -> Sequence[Any]:
     async with asyncio.timeout(10):
         return await asyncio.gather(*[one for one in work if one is not None])
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """For what a server does behind our back, and tells nobody."""
+    async with asyncio.timeout(10):
+        while True:
+            if true():
+                return
+            await asyncio.sleep(0.001)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.app import route_table
+from api.table import route_table
 from goatherd.errors import Unavailable
 from tests.api.conftest import House, ready_worker
 

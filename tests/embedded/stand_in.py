@@ -20,11 +20,18 @@ class Api(BaseHTTPRequestHandler):
     answers = 0
 
     def do_GET(self) -> None:
+        if self.path == "/":
+            row = {"method": "GET", "path": "/chat", "summary": "The caller's sessions"}
+            self._answer(200, {"routes": [row]})
+            return
         Api.answers += 1
         ready = Api.answers > 3
         body = {"checks": {name: {"ok": ready, "detail": "" if ready else "loading …"} for name in CHECKS}}
+        self._answer(200 if ready else 503, body)
+
+    def _answer(self, status: int, body: object) -> None:
         payload = json.dumps(body).encode()
-        self.send_response(200 if ready else 503)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
@@ -37,9 +44,6 @@ def main() -> None:
     command = sys.argv[1]
     if command == os.environ.get("FAKE_BROKEN"):
         sys.exit(f"{command} is broken")
-    if command == "routes":
-        print(json.dumps([["GET", "/chat", "The caller's sessions"]]))
-        return
     if command == os.environ.get("FAKE_DEAF"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:

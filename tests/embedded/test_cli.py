@@ -71,8 +71,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv[1:] = ['--help']; from goatherd.cli import main\n"
-        "try: main()\n"
+        "import sys; sys.argv[1:] = ['--help']; from goatherd.cli import app\n"
+        "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'temporalio', 'fastapi', 'pymongo', 'pydantic_settings'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -188,3 +188,12 @@ def test_models_are_listed_and_prepared(taken: list[tuple[Any, ...]]) -> None:
 
 def test_the_version_is_the_installed_one() -> None:
     assert run("version").output.startswith("goatherd 0.")
+
+
+@pytest.mark.parametrize(("command", "code", "said"), [("version", 0, "goatherd 0."), ("dance", 2, "dance")])
+def test_the_command_itself_says_all_and_ends_with_the_right_code(command: str, code: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "goatherd", command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert said in ended.stdout + ended.stderr

@@ -13,16 +13,17 @@ from temporalio.worker import Replayer
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
 
-HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+FOLDER = Path(__file__).parent / "histories"
+HISTORIES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.json"))}
 
 
 def test_there_are_histories() -> None:
-    assert {path.stem.rpartition("-")[0] for path in HISTORIES} == {"everything", "many_runs", "forked"}
+    assert {name.rpartition("-")[0] for name in HISTORIES} == {"everything", "many_runs", "forked"}
 
 
-@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
-async def test_a_recorded_history_replays(path: Path) -> None:
-    text = path.read_text()
+@pytest.mark.parametrize("name", HISTORIES)
+async def test_a_recorded_history_replays(name: str) -> None:
+    text = HISTORIES[name]
     started = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
     workflow_id = started.get("workflowId") or f"chat_{'0' * 26}"
     history = WorkflowHistory.from_json(workflow_id, text)
