@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     inference_slots: int = Field(2, ge=1, description="Replies that one inference worker makes at once.")
     torch_threads: int | None = None
 
+    workflow_sandbox: bool = Field(
+        False, description="Run workflows in Temporal's sandbox, as the tests do: safer to change, slower."
+    )
+
     # Chat
     session_max_posts_per_run: int = Field(1_000, ge=1, description="Then it continues as new.")
     max_body_bytes: int = 1 << 20

@@ -45,7 +45,7 @@ def _actors(parts: Parts) -> Worker:
         task_queue=parts.settings.task_queue(Pool.ACTORS),
         workflows=[ChatSession],
         activities=[store.flush, store.salvage],
-        workflow_runner=workflow_runner(),
+        workflow_runner=workflow_runner(sandboxed=parts.settings.workflow_sandbox),
         # Python runs one workflow task at a time: more threads than cores only fight for the lock.
         workflow_task_executor=ThreadPoolExecutor(
             max_workers=max(4, os.cpu_count() or 1), thread_name_prefix="workflow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count, islice
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import AsyncMongoClient, monitoring
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     AutoReconnect,
@@ -22,6 +24,7 @@ from pymongo.errors import (
     WriteError,
 )
 
+from activities.backends import mongo_writes, projection
 from activities.backends.memory import MemoryChatStore
 from activities.backends.mongo_chat import MongoChatStore
 from activities.backends.mongo_client import connect, describe_store_error
@@ -166,6 +169,33 @@ async def test_client_id_of_another_message_does_not_stop_the_batch(
     assert [one.content for one in await mongo_chats.messages(script.session, Page())] == ["first", "after"]
     assert await mongo_chats.events(script.session, after=0, limit=9) == script.events
     assert "is not shown" in caplog.text
+
+
+async def test_change_reaches_a_message_that_is_made_while_it_is_looked_for(
+    mongo_chats: MongoChatStore, database: AsyncDatabase[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer, who does not know of the change, makes the message between the update and the look."""
+    script = Script()
+    reply = script.reply(script.create(), content=None)
+    done = script.complete(reply)
+    document = projection.created(script.events[1])
+    assert document is not None
+    look = mongo_writes._there
+    looked = 0
+
+    async def made_meanwhile(collection: AsyncCollection[Document], ids: Sequence[str]) -> object:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            await database["messages"].insert_one(dict(document))
+        return await look(collection, ids)
+
+    monkeypatch.setattr(mongo_writes, "_there", made_meanwhile)
+    await mongo_chats.append([done])
+    stored = await mongo_chats.message(script.session, reply)
+    assert looked
+    assert stored is not None
+    assert (stored.status, stored.version) == (MessageStatus.COMPLETED, done.seq)
 
 
 async def test_text_that_is_no_unicode_is_invalid(mongo_chats: MongoChatStore) -> None:

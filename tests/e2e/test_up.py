@@ -3,105 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from goatherd.embedded._ports import any_free
+from tests.e2e.stack import READY_S, running_up, status_of, until_ready
 from tests.embedded.waiting import gone, until
-
-READY_S = 60.0
-
-
-class Up:
-    """A running `goatherd up`, whose output is read all the time."""
-
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
-        self.process = process
-        self.url = url
-        self.output = ""
-        self._reader = asyncio.create_task(self._read())
-
-    async def ready(self) -> None:
-        """Returns when the banner is complete."""
-        await until(lambda: "Ctrl-C stops it." in self.output or self._reader.done(), within=READY_S)
-        assert not self._reader.done(), self.output
-
-    def children(self) -> list[psutil.Process]:
-        return list(psutil.Process(self.process.pid).children(recursive=True))
-
-    def child(self, *words: str) -> psutil.Process | None:
-        """The child whose command line has all the words."""
-        for child in self.children():
-            try:
-                line = child.cmdline()
-            except psutil.Error:
-                continue
-            if all(any(word in part for part in line) for word in words) and "_exec.py" not in " ".join(line):
-                return child
-        return None
-
-    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """The exit code, 10 s after the signal at the latest."""
-        self.process.send_signal(number)
-        async with asyncio.timeout(10):
-            code = await self.process.wait()
-            await self._reader
-        return code
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        while chunk := await self.process.stdout.read(65_536):
-            self.output += chunk.decode(errors="replace")
-
-
-@asynccontextmanager
-async def running_up(data: Path, port: int, *options: str) -> AsyncIterator[Up]:
-    env = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GOATHERD_")},
-        "GOATHERD_MODELS": '{"scripted": {"provider": "scripted"}}',
-        "GOATHERD_MODEL": "scripted",
-    }
-    arguments = ("-P", "-m", "goatherd", "up", "--data", str(data), "--port", str(port), *options)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    up = Up(process, f"http://127.0.0.1:{port}")
-    try:
-        yield up
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await up._reader
-
-
-async def status_of(client: httpx.AsyncClient, path: str) -> int:
-    """0 if nobody answers."""
-    try:
-        return (await client.get(path)).status_code
-    except httpx.HTTPError:
-        return 0
-
-
-async def until_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(READY_S):
-        while True:
-            if await status_of(client, "/readyz") == 200:
-                return
-            await asyncio.sleep(0.05)
 
 
 async def test_up_shows_where_all_is_and_ends_without_a_trace(tmp_path: Path) -> None:
@@ -136,7 +46,7 @@ async def test_a_second_up_on_the_same_folder_says_so(tmp_path: Path) -> None:
         await until((tmp_path / "data" / "run.json").exists, within=READY_S)
         async with running_up(tmp_path / "data", any_free()) as second:
             assert await asyncio.wait_for(second.process.wait(), 10) == 1
-            await second._reader
+            await second.reader
             for part in ("already running", str(up.process.pid), up.url):
                 assert part in second.output
 
@@ -146,7 +56,7 @@ async def test_a_taken_port_is_said_with_a_way_out(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
     async with server, running_up(tmp_path / "data", port) as up:
         assert await asyncio.wait_for(up.process.wait(), 10) == 1
-        await up._reader
+        await up.reader
         assert f"can't listen on 127.0.0.1 port {port}" in up.output
         assert "--port" in up.output
 

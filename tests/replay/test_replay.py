@@ -22,12 +22,15 @@ def test_there_are_histories() -> None:
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-async def test_a_recorded_history_replays(name: str) -> None:
+@pytest.mark.parametrize("sandboxed", [True, False], ids=["sandboxed", "bare"])
+async def test_a_recorded_history_replays(name: str, sandboxed: bool) -> None:
     text = HISTORIES[name]
     started = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
     workflow_id = started.get("workflowId") or f"chat_{'0' * 26}"
     history = WorkflowHistory.from_json(workflow_id, text)
     replayer = Replayer(
-        workflows=[ChatSession], data_converter=pydantic_data_converter, workflow_runner=workflow_runner()
+        workflows=[ChatSession],
+        data_converter=pydantic_data_converter,
+        workflow_runner=workflow_runner(sandboxed=sandboxed),
     )
     await replayer.replay_workflow(history)

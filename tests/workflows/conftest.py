@@ -111,6 +111,7 @@ def make_house(client: Client) -> House:
         models={"scripted": ModelSpec(provider="scripted")},
         model="scripted",
         inference_slots=4,
+        workflow_sandbox=True,
     )
     return House(client, MemoryChatStore(), settings)
 
