@@ -136,8 +136,8 @@ class IdempotencyStore(Protocol):
 
     async def settle(self, key: str, answer: StoredAnswer) -> None: ...
 
-    async def forget(self, key: str) -> None:
-        """Gives a claim up, so that the request may be tried again."""
+    async def release(self, key: str) -> None:
+        """Ends a claim's lease, so that the request may be tried again at once, with the same seed."""
 
 
 @dataclass(frozen=True, slots=True)

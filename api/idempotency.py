@@ -19,7 +19,7 @@ from starlette.responses import Response
 from activities.ports import IdempotencyStore, StoredAnswer
 from api.errors import InvalidInput, KeyInUse, error_headers, problem_fields, problem_response
 from goatherd.contracts.ids import Kind, derived_id, new_id
-from goatherd.errors import Conflict, GoatherdError, Invalid, NotFound, TooManyRequests
+from goatherd.errors import Conflict, GoatherdError, Invalid, NotFound
 from goatherd.security.access import Principal
 from goatherd.telemetry import get_logger
 
@@ -127,11 +127,9 @@ class Idempotency:
                 fields = orjson.dumps(problem_fields(error)).decode()
                 status = problem_fields(error)["status"]
                 await self._settle(key, StoredAnswer(status, fields, error_headers(error)))
-            elif isinstance(error, Conflict | TooManyRequests):
-                # Nothing was done: the same key may be tried again at once.
-                await self._forget(key)
-            # Of anything else it is not known whether it was applied. The claim stays, and with it the ids:
-            # when its lease is over, a repetition finds what is there, where a new claim would do it twice.
+            else:
+                # It may have been applied or not. A repetition has the same ids, so that it counts once.
+                await self._release(key)
             raise
         await self._settle(key, StoredAnswer(answer.status, answer.body.decode(), dict(answer.headers)))
         return answer
@@ -143,11 +141,11 @@ class Idempotency:
             # What was done is done: a repetition will take the claim over and find it by its ids.
             log.warning("idempotent answer not stored", error=error.message)
 
-    async def _forget(self, key: str) -> None:
+    async def _release(self, key: str) -> None:
         try:
-            await self._store.forget(key)
+            await self._store.release(key)
         except GoatherdError as error:
-            log.warning("idempotency key not given up", error=error.message)
+            log.warning("idempotency key not released", error=error.message)
 
 
 def _replay(answer: StoredAnswer) -> Answer:

@@ -239,10 +239,10 @@ class MemoryIdempotencyStore:
         if held is not None and held.answer is None:
             held.answer = answer
 
-    async def forget(self, key: str) -> None:
+    async def release(self, key: str) -> None:
         held = self._claims.get(key)
-        if held is not None and held.answer is None:
-            del self._claims[key]
+        if held is not None:
+            held.leased_until = self._now()
 
 
 class MemoryWorkerRegistry:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
@@ -23,6 +24,7 @@ from activities.backends.mongo_client import make_indexes, store_errors
 from activities.backends.mongo_writes import ChatWriter
 from activities.backends.projection import Document, to_message
 from activities.ports import FeedItem, Page
+from goatherd.coalesce import Coalescer
 from goatherd.contracts.chat import Delta, Ephemeral, Event, Message, Session
 from goatherd.contracts.ids import make_id
 from goatherd.errors import Fenced
@@ -49,6 +51,9 @@ class MongoChatStore:
         self._deltas: AsyncCollection[Document] = database["deltas"]
         self._ephemera: AsyncCollection[Document] = database["ephemera"]
         self._writer = ChatWriter(database)
+        # What is read at the same time is read at once: most of a small read is the way there and back.
+        self._session_reads: Coalescer[str, Document | None] = Coalescer(partial(_read_by_id, self._sessions))
+        self._message_reads: Coalescer[str, Document | None] = Coalescer(partial(_read_by_id, self._messages))
         # The newest number seen of each session; only ever too low, which costs time and nothing else.
         self._heads: OrderedDict[str, int] = OrderedDict()
 
@@ -128,7 +133,7 @@ class MongoChatStore:
 
     async def session(self, session: str) -> Session | None:
         with store_errors():
-            document = await self._sessions.find_one({"_id": session})
+            document = await self._session_reads.submit(session)
         return None if document is None else _to_session(document)
 
     async def sessions(
@@ -241,8 +246,9 @@ class MongoChatStore:
             span *= _SPAN_GROWS
 
     async def _message(self, session: str, message: str) -> Document | None:
-        document = await self._messages.find_one({"_id": message, "session": session})
-        return None if document is None or "stub" in document else document
+        document = await self._message_reads.submit(message)
+        mine = document is not None and document["session"] == session and "stub" not in document
+        return document if mine else None
 
     async def _branch(self, session: str, leaf: str, limit: int) -> list[Document]:
         """Newest first. Reads neighbours by pages, as most messages follow one shortly before them; a parent
@@ -328,6 +334,13 @@ class MongoChatStore:
         self._heads.move_to_end(session)
         if len(self._heads) > _REMEMBERED_HEADS:
             self._heads.popitem(last=False)
+
+
+async def _read_by_id(
+    collection: AsyncCollection[Document], ids: Sequence[str]
+) -> list[Document | BaseException | None]:
+    found = {one["_id"]: one async for one in collection.find({"_id": {"$in": list(set(ids))}})}
+    return [found.get(one) for one in ids]
 
 
 def _between(page: Page) -> tuple[Document, int, bool]:

@@ -102,10 +102,10 @@ class MongoIdempotencyStore:
             }
         )
 
-    async def forget(self, key: str) -> None:
+    async def release(self, key: str) -> None:
+        # An answer that is stored wins over any lease, so there is no need to look for one.
         with store_errors():
-            if await self._answers.find_one({"_id": key}, {"_id": 1}) is None:
-                await self._claims.delete_one({"_id": key})
+            await self._claims.update_one({"_id": key}, {"$set": {"leased_until": self._now()}})
 
 
 async def _insert(

@@ -55,17 +55,18 @@ async def test_claim_whose_lease_ran_out_is_taken_over_with_its_seed(
     assert await idempotency.claim("k", "body", lease_s=30) == first
 
 
-async def test_claim_given_up_is_free(idempotency: IdempotencyStore) -> None:
-    await idempotency.claim("k", "body", lease_s=30)
-    await idempotency.forget("k")
-    assert (await idempotency.claim("k", "other body", lease_s=30)).outcome == "fresh"
+async def test_released_claim_is_free_with_its_seed(idempotency: IdempotencyStore) -> None:
+    first = await idempotency.claim("k", "body", lease_s=30)
+    await idempotency.release("k")
+    assert (await idempotency.claim("k", "other body", lease_s=30)).outcome == "mismatch"
+    assert await idempotency.claim("k", "body", lease_s=30) == first
 
 
-async def test_settled_claim_is_not_forgotten(idempotency: IdempotencyStore) -> None:
+async def test_settled_claim_stays_settled_when_released(idempotency: IdempotencyStore) -> None:
     await idempotency.claim("k", "body", lease_s=30)
     await idempotency.settle("k", ANSWER)
-    await idempotency.forget("k")
-    await idempotency.forget("never claimed")
+    await idempotency.release("k")
+    await idempotency.release("never claimed")
     assert (await idempotency.claim("k", "body", lease_s=30)).outcome == "done"
 
 

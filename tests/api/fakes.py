@@ -257,6 +257,7 @@ class FakeKeys:
         self.claims: dict[str, tuple[str, KeyClaim]] = {}
         self.answers: dict[str, StoredAnswer] = {}
         self.expired = False
+        self.released: set[str] = set()
         self.settle_fails = False
 
     async def claim(self, key: str, body_hash: str, *, lease_s: float) -> KeyClaim:
@@ -269,15 +270,18 @@ class FakeKeys:
             return KeyClaim("mismatch")
         if key in self.answers:
             return KeyClaim("done", answer=self.answers[key])
-        return claim if self.expired else KeyClaim("running")
+        if self.expired or key in self.released:
+            self.released.discard(key)
+            return claim
+        return KeyClaim("running")
 
     async def settle(self, key: str, answer: StoredAnswer) -> None:
         if self.settle_fails:
             raise Unavailable("The store is down.")
         self.answers[key] = answer
 
-    async def forget(self, key: str) -> None:
-        self.claims.pop(key, None)
+    async def release(self, key: str) -> None:
+        self.released.add(key)
 
 
 class FakeWorkers:
