@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,14 +11,9 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
+from tests.servers import program
+
 SEARCH_ATTRIBUTES = ["GoatherdOwner=Keyword", "GoatherdStatus=Keyword"]
-
-
-def binary(name: str) -> str:
-    """A command that the project's packages brought along."""
-    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    assert found, f"{name} is not installed: make install"
-    return found
 
 
 @asynccontextmanager
@@ -28,7 +21,7 @@ async def temporal_server(database: Path | None = None) -> AsyncIterator[Workflo
     """The dev server on a free port, ended by its own process id."""
     extra = [part for attribute in SEARCH_ATTRIBUTES for part in ("--search-attribute", attribute)]
     environment = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=binary("temporal"),
+        dev_server_existing_path=program("temporal"),
         dev_server_database_filename=str(database) if database else None,
         dev_server_extra_args=extra,
         dev_server_log_level="error",
@@ -43,7 +36,7 @@ async def temporal_server(database: Path | None = None) -> AsyncIterator[Workflo
 async def cli(client: Client, *arguments: str) -> str:
     """What an operator would type: the `temporal` command against this server. Gives its output."""
     process = await asyncio.create_subprocess_exec(
-        binary("temporal"),
+        program("temporal"),
         *arguments,
         "--address",
         client.service_client.config.target_host,

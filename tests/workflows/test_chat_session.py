@@ -221,7 +221,7 @@ async def test_a_long_session_continues_as_new_without_losing_anything(house: Ho
 
     async def talk(sender: int) -> list[Posted]:
         return [
-            await house.post(session, f"{sender}/{n}", client_id=f"{sender}-{n}", reply=False)
+            await house.post(session, f"{sender}/{n}", client_id=f"{sender}/{n}", reply=False)
             for n in range(25)
         ]
 
