@@ -59,6 +59,8 @@ QUIET = timedelta(seconds=10)
 """How long an event that its poster has promised to write may wait before the actor writes it."""
 FLUSH_BATCH = 500
 MOST_QUEUED = 100
+MOST_UNFLUSHED_BYTES = 512 * 1024
+"""Answers and activities carry what the store may lack, and Temporal refuses payloads of 2 MB."""
 MOST_UPDATES_A_RUN = 1_900  # Temporal refuses more than 2,000.
 
 _FLUSH_RETRY = RetryPolicy(maximum_attempts=2)
@@ -160,7 +162,7 @@ class ChatSession:
 
     @post_message.validator
     def check_post(self, order: PostMessage) -> None:
-        self._check_open()
+        self._check_open(order.flushed)
         if self._log.receipt(order.id, order.client_id) is None and self._wants_reply(order):
             self._check_free(order.on_busy)
 
@@ -254,11 +256,13 @@ class ChatSession:
     def _wants_reply(self, order: PostMessage) -> bool:
         return order.reply if order.reply is not None else order.role == "user"
 
-    def _check_open(self) -> None:
+    def _check_open(self, flushed: int = 0) -> None:
         if self._ending is not None:
             raise failure(SessionEnded("The session has ended."))
         if not self._ready:
             raise failure(SessionBusy("The session is still being forked. Try again in a moment."))
+        if self._log.bytes_after(flushed) >= MOST_UNFLUSHED_BYTES:
+            raise failure(Unavailable("The store does not keep up with this session. Try again in a moment."))
         if self._updates >= MOST_UPDATES_A_RUN:
             raise failure(Unavailable("The session tidies up behind a long reply. Try again in a moment."))
 
@@ -320,7 +324,7 @@ class ChatSession:
 
     def _changed(self, promised: bool) -> Changed:
         """What the store may lack. Unless the asker promised to write it, the actor does so at once."""
-        self._urgent |= not promised
+        self._urgent |= not promised or self._log.bytes_after(0) >= MOST_UNFLUSHED_BYTES // 2
         self._show()
         return Changed(events=self._log.unflushed())
 

@@ -94,6 +94,10 @@ class SessionLog:
         """Events not known to be in the store, oldest first."""
         return list(self._unflushed)[:limit]
 
+    def bytes_after(self, seq: int) -> int:
+        """About the bytes of what is unflushed, if events up to `seq` are in the store after all."""
+        return sum(_weight(event) for event in self._unflushed if event.seq > seq)
+
     @property
     def is_flushed(self) -> bool:
         return not self._unflushed
@@ -122,3 +126,9 @@ class SessionLog:
         if found is None and client_id is not None:
             found = self._by_client_id.get(client_id)
         return found
+
+
+def _weight(event: Event) -> int:
+    """About the event's bytes as a payload: what is not its text is small."""
+    message = event.data.get("message", event.data)
+    return 1_000 + len(str(message.get("content") or "").encode())

@@ -20,7 +20,7 @@ from goatherd.contracts.chat import (
     SessionView,
 )
 from goatherd.contracts.ids import new_id
-from goatherd.errors import SessionBusy, SessionEnded
+from goatherd.errors import SessionBusy, SessionEnded, Unavailable
 from goatherd.temporal import ActorGone, ask
 from tests.temporal import cli, eventually
 from tests.workflows.conftest import House
@@ -110,6 +110,33 @@ async def test_replies_are_made_one_at_a_time_in_order(house: House) -> None:
     assert [(run.type, run.message) for run in runs] == [
         (kind, reply.id) for reply in replies for kind in (EventType.RUN_STARTED, EventType.RUN_COMPLETED)
     ]
+
+
+async def test_a_store_that_does_not_keep_up_holds_posts_back_and_loses_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(_: object) -> set[int]:
+        raise Unavailable("The store is down.")
+
+    session = (await house.begin(stored=True)).id
+    text = "x" * 190_000
+    kept: list[Posted] = []
+
+    async def fill() -> None:
+        for _ in range(10):
+            kept.append(await house.post(session, text, reply=False, flusher=True))
+
+    with monkeypatch.context() as outage:
+        outage.setattr(house.store, "append", down)
+        with pytest.raises(Unavailable):
+            await fill()
+    assert len(kept) >= 2
+
+    async def stored() -> bool:
+        return len(await house.store.events(session, after=0, limit=100)) == len(kept)
+
+    await eventually(stored, within_s=30)
+    assert (await house.post(session, text, reply=False)).seq == len(kept) + 1
 
 
 async def test_on_busy_reject(house: House) -> None:
