@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.chat import ReplyActivities, StoreActivities
@@ -98,17 +98,15 @@ class ChatSession:
     async def run(self, start: StartSession = _BY_HAND) -> SessionOutcome:
         if not is_chat_id(self._log.session):
             raise failure(Invalid("The workflow id of a ChatSession must be a chat id: chat_ and a ULID."))
-        life = asyncio.create_task(self._live())
-        flusher = asyncio.create_task(self._keep_flushed())
+        living = asyncio.create_task(self._live_flushed())
         cancelled = False
         try:
             # Shielded: a cancellation must not go straight to the activity, which has its text to give.
-            go_on = await asyncio.shield(life)
+            go_on = await asyncio.shield(living)
         except asyncio.CancelledError:
             cancelled = True
             self._end("cancelled")
-            go_on = await life
-        flusher.cancel()
+            go_on = await living
         await workflow.wait_condition(workflow.all_handlers_finished)
         if go_on:
             workflow.continue_as_new(
@@ -363,6 +361,15 @@ class ChatSession:
 
     # -- the actor's life
 
+    async def _live_flushed(self) -> bool:
+        life = asyncio.create_task(self._live())
+        flusher = asyncio.create_task(self._keep_flushed())
+        await workflow.wait([life, flusher], return_when=asyncio.FIRST_COMPLETED)
+        if flusher.done():
+            flusher.result()  # It never ends by itself: whatever broke it has to be seen.
+        flusher.cancel()
+        return life.result()
+
     async def _live(self) -> bool:
         """Until the session ends (False) or the run is worn out and continues as new (True)."""
         if not self._ready:
@@ -455,7 +462,7 @@ class ChatSession:
                 retry_policy=_FLUSH_RETRY,
             )
             content = salvaged.content
-        except ActivityError:
+        except FailureError:
             content = ""
         if is_cancelled_exception(error):
             return Reply(status="cancelled", content=content, finish_reason="cancelled")
@@ -509,8 +516,8 @@ class ChatSession:
                 start_to_close_timeout=timedelta(seconds=5),
                 retry_policy=_FLUSH_RETRY,
             )
-        except ActivityError as error:
-            workflow.logger.warning("the store can't be written, will try again: %s", error.cause)
+        except FailureError as error:  # A local activity's own error comes bare, without an ActivityError.
+            workflow.logger.warning("the store can't be written, will try again: %s", error.cause or error)
             return False
         self._stored = True
         if flushed.fenced:
