@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self, cast
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.ports import ChatModel, ChatRequest, ChatStore, ModelHub
 from goatherd.contracts.chat import (
@@ -40,6 +40,7 @@ BATCH_S = 0.075
 HEARTBEAT_S = 0.5
 CONTEXT_MESSAGES = 200
 COPY_LIMIT = 20_000
+_BEGINNINGS = (EventType.MESSAGE_CREATED, EventType.RUN_STARTED)
 COPY_BATCH = 500
 
 
@@ -113,12 +114,13 @@ class ReplyActivities:
             beating.cancel()
 
     async def _write(self, order: WriteReply, name: str) -> Reply:
-        # All three are on the way to the first token, so they are had at once. What the store lacks is
-        # mostly there already, since whoever posted has written it.
+        # All three are on the way to the first token, so they are had at once: what the store lacks is mostly
+        # there already, since whoever posted has written it. Not so the end of an earlier reply.
+        said = all(event.type in _BEGINNINGS for event in order.unflushed)
         taken, deltas, branch = await asyncio.gather(
             self._store.append(order.unflushed) if order.unflushed else _nothing(),
             self._store.deltas(order.reply) if activity.info().attempt > 1 else _nothing(),
-            self._branch(order),
+            self._branch(order) if said else _nothing(),
         )
         if taken:
             return Reply(status="failed", content="", fenced=True)
@@ -135,13 +137,14 @@ class ReplyActivities:
                     "The worker shuts down; another goes on with the reply.",
                     type="worker-shutdown",
                     next_retry_delay=timedelta(milliseconds=10),
+                    category=ApplicationErrorCategory.BENIGN,
                 ) from None
             if details is None or not details.cancel_requested:
                 raise
             return Reply(status="cancelled", content=writer.text, finish_reason="cancelled")
         return Reply(status="completed", content=writer.text, finish_reason=finish.reason, usage=finish.usage)
 
-    async def _branch(self, order: WriteReply) -> list[Message]:
+    async def _branch(self, order: WriteReply) -> Sequence[Message]:
         return await self._store.branch(order.session, order.parent, limit=CONTEXT_MESSAGES)
 
     def _request(self, order: WriteReply, model: str, branch: Sequence[Message], prefix: str) -> ChatRequest:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities.ports import ChatStore
 from goatherd.contracts.chat import Event, EventType, Failure, Message, SessionOutcome
 from goatherd.contracts.ids import derived_id
 from goatherd.telemetry import get_logger
-from goatherd.temporal import translate
+from goatherd.temporal import is_gone, translate
 
 _REASONS = {
     WorkflowExecutionStatus.TERMINATED: "terminated",
@@ -44,7 +44,7 @@ async def end_reason(client: Client, session: str) -> str | None:
             outcome: SessionOutcome = await handle.result()
             return outcome.reason
     except RPCError as error:
-        if error.status == RPCStatusCode.NOT_FOUND:
+        if is_gone(error):
             return "lost"
         raise translate(error) from error
     if description.status in (
@@ -63,7 +63,7 @@ async def end_reset_run(client: Client, session: str) -> None:
             "Goatherd ends a session that was reset: its readers have seen what the reset undid."
         )
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_gone(error):
             raise translate(error) from error
 
 

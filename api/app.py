@@ -14,6 +14,7 @@ from api import openapi
 from api.deps import Parts, State
 from api.errors import handle_errors
 from api.feed import ChatFeed
+from api.head import Head
 from api.idempotency import Idempotency, StoredProblem, on_stored_problem
 from api.middleware import Guard, Observe
 from api.readiness import Readiness
@@ -32,6 +33,7 @@ _EXPOSED = [
     "idempotency-replayed",
     "link",
     "location",
+    "preference-applied",
     "retry-after",
     "x-request-id",
     "x-should-retry",
@@ -100,6 +102,7 @@ def create_app(
             expose_headers=_EXPOSED,
             max_age=_CORS_MAX_AGE_S,
         )
+    app.add_middleware(Head)
     app.add_middleware(Observe)
     if tracing is not None:
         tracing.instrument_app(app)

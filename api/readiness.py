@@ -18,7 +18,7 @@ from goatherd.settings import Settings
 
 CHECK_TIMEOUT_S = 2.0
 _TEMPORAL_TIMEOUT = timedelta(seconds=1)
-_WORKERS_WITHIN_S = 10.0
+_WORKERS_WITHIN_S = 6.0
 
 Check = Callable[[], Awaitable[CheckResult]]
 

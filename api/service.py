@@ -12,7 +12,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
@@ -38,7 +43,16 @@ from goatherd.contracts.chat import (
 )
 from goatherd.contracts.model import Contract
 from goatherd.contracts.queues import Pool
-from goatherd.errors import Conflict, Invalid, ModelNotFound, NotFound, SessionEnded, Unavailable
+from goatherd.errors import (
+    ClientIdReused,
+    Conflict,
+    Invalid,
+    LookUp,
+    ModelNotFound,
+    NotFound,
+    SessionEnded,
+    Unavailable,
+)
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
 from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
@@ -50,8 +64,6 @@ _GONE_RETRIES = 5
 _SIBLINGS = 4
 _LINGER_S = 0.0007
 _LINGER_MOST_S = 0.02
-# The actor answers a repeated client id by itself for this many posts; beyond that, the store is asked.
-_RECEIPT_WINDOW = 1_000
 
 Answer = TypeVar("Answer", bound=Contract)
 Value = TypeVar("Value")
@@ -78,7 +90,6 @@ class ChatService:
         self._asking = 0
         self._owners: _Recent[str] = _Recent()
         self._flushed: _Recent[int] = _Recent()
-        self._posts: _Recent[int] = _Recent()
 
     # -- sessions
 
@@ -102,6 +113,7 @@ class ChatService:
                 id=session_id,
                 task_queue=self._settings.task_queue(Pool.ACTORS),
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=(start.title or "Chat")[:200],
                 search_attributes=TypedSearchAttributes(
                     [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]
@@ -154,7 +166,7 @@ class ChatService:
             {
                 "title": title if title is not None else source.title,
                 "agent": source.agent,
-                "model": source.model,
+                "model": source.model if source.model in self._settings.models else None,
                 "system": source.system,
                 "labels": source.labels,
                 "metadata": source.metadata,
@@ -193,12 +205,21 @@ class ChatService:
             self._model(message.model)
         if message.parent is not None and await self.store.message(session_id, message.parent) is None:
             raise Invalid(f"There is no message {message.parent!r} in this session.", pointer="/parent_id")
-        if message.client_id is not None and self._posts.get(session_id, _RECEIPT_WINDOW) >= _RECEIPT_WINDOW:
+        message = message.model_copy(update={"flushed": self._flushed.get(session_id, 0), "flusher": True})
+        try:
+            posted = await self._ask(session_id, message, Posted, ask_id=message.id)
+        except LookUp:
+            assert message.client_id is not None
             known = await self.store.message_by_client_id(session_id, message.client_id)
             if known is not None:
+                if known.content != message.content and known.status is not MessageStatus.DELETED:
+                    raise ClientIdReused(
+                        "The client_id came with another content before. Use a new one."
+                    ) from None
                 return known, await self.store.reply_to(session_id, known.id)
-        message = message.model_copy(update={"flushed": self._flushed.get(session_id, 0), "flusher": True})
-        return await self._posted(session_id, await self._ask(session_id, message, Posted, ask_id=message.id))
+            message = message.model_copy(update={"looked_up": True})
+            posted = await self._ask(session_id, message, Posted)
+        return await self._posted(session_id, posted)
 
     async def regenerate(
         self, principal: Principal, session_id: str, message_id: str, order: Regenerate
@@ -255,7 +276,6 @@ class ChatService:
 
     async def _posted(self, session_id: str, posted: Posted) -> tuple[Message, Message | None]:
         await self._write(session_id, posted.events)
-        self._posts.put(session_id, posted.posts)
         fresh = {
             event.message: Message.model_validate(event.data["message"])
             for event in posted.events

@@ -193,10 +193,14 @@ def chat(
 ) -> None:
     """Talks with a model in the terminal."""
     settings = _settings(data=data)
-    from goatherd.embedded.join import api_url
+    from goatherd.embedded.join import find_api
     from goatherd.terminal import chat as talk
 
-    raise typer.Exit(talk(url or api_url(settings), session, model=model))
+    if not url:
+        url, guess = find_api(settings)
+        if guess:
+            typer.echo(f"{guess}; trying {url}. Another is named with --data or --url.", err=True)
+    raise typer.Exit(talk(url, session, model=model))
 
 
 @models.command("prepare")

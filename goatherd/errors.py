@@ -3,8 +3,12 @@
 ```
 GoatherdError                code, message, detail
 ├── Invalid                  what was asked makes no sense; the same call fails again
+│   ├── MalformedCursor
+│   ├── ModelNotFound
+│   └── ClientIdReused       repeated, but with another content
 ├── NotFound                 unknown, or somebody else's
 ├── Conflict                 the state of the resource forbids it
+│   ├── LookUp               whether it is a repetition, only the store can tell
 │   ├── SessionEnded
 │   ├── SessionBusy
 │   └── Fenced               a writer that another has replaced
@@ -47,6 +51,10 @@ class ModelNotFound(Invalid):
     code = "model-not-found"
 
 
+class ClientIdReused(Invalid):
+    code = "client-id-reused"
+
+
 class NotFound(GoatherdError):
     code = "not-found"
 
@@ -61,6 +69,10 @@ class SessionEnded(Conflict):
 
 class SessionBusy(Conflict):
     code = "session-busy"
+
+
+class LookUp(Conflict):
+    code = "look-up"
 
 
 class Fenced(Conflict):
@@ -95,6 +107,8 @@ def _tree(root: type[GoatherdError]) -> list[type[GoatherdError]]:
 
 
 _BY_CODE = {kind.code: kind for kind in _tree(GoatherdError)}
+CODES = frozenset({*_BY_CODE, "model-unavailable", "too-long", "out-of-memory"})
+"""The codes that errors of ours cross processes with."""
 
 
 def from_code(code: str | None, message: str) -> GoatherdError:

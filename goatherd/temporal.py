@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
+from uuid import uuid4
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -107,6 +108,7 @@ async def ask(
     """
     handle = client.get_workflow_handle(workflow_id)
     name = type(message).__name__
+    ask_id = ask_id or str(uuid4())
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     delay = 0.02
@@ -130,7 +132,7 @@ async def ask(
         except (TimeoutError, RPCTimeoutOrCancelledError) as error:
             raise _late(name, timeout_s) from error
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
+            if is_gone(error):
                 raise ActorGone(f"{workflow_id!r} is not running.") from error
             if error.status in _LATE:
                 raise _late(name, timeout_s) from error
@@ -141,6 +143,11 @@ async def ask(
         # Ten updates may be in flight on one workflow; a server that restarts is back in a moment.
         await asyncio.sleep(delay)
         delay = min(delay * 2, 0.5)
+
+
+def is_gone(error: RPCError) -> bool:
+    """Whether Temporal says that there is no such workflow; not that it lacks the whole namespace."""
+    return error.status == RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace")
 
 
 def translate(error: RPCError) -> GoatherdError:
@@ -154,7 +161,7 @@ def translate(error: RPCError) -> GoatherdError:
         )
     if error.status in _LATE:
         return DeadlineExceeded("Temporal gave no answer in time. Try again.")
-    if error.status == RPCStatusCode.NOT_FOUND:
+    if is_gone(error):
         return ActorGone("The workflow is not running.")
     return Unavailable(f"Temporal can't serve this now ({error.status.name.lower()}). Try again.")
 

@@ -17,6 +17,7 @@ PERIOD_S = 2.0
 _LOOK_BACK = timedelta(days=1)
 # Visibility may lag behind: what closed in this time before the last look is looked at again.
 _OVERLAP = timedelta(minutes=1)
+_AT_ONCE = 1_000
 
 log = get_logger(__name__)
 
@@ -48,8 +49,9 @@ class Reconciler:
         )
         async for execution in self._client.list_workflows(query):
             closed.setdefault(execution.id, execution.status)
-        if closed:
-            for session in await self._store.active_sessions(list(closed)):
+        ids = list(closed)
+        for begin in range(0, len(ids), _AT_ONCE):
+            for session in await self._store.active_sessions(ids[begin : begin + _AT_ONCE]):
                 await self._end(session)
         self._since = started - _OVERLAP
 

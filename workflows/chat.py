@@ -10,11 +10,18 @@ By hand: `temporal workflow update execute -w chat_… --name PostMessage --inpu
 from __future__ import annotations
 
 import asyncio
+import zlib
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from activities.chat import ReplyActivities, StoreActivities
@@ -39,6 +46,7 @@ with workflow.unsafe.imports_passed_through():
         Regenerate,
         Reply,
         Salvage,
+        Session,
         SessionOutcome,
         SessionView,
         StartSession,
@@ -48,7 +56,16 @@ with workflow.unsafe.imports_passed_through():
     from goatherd.contracts.inference import Generation
     from goatherd.contracts.model import Json
     from goatherd.contracts.queues import Pool, task_queue
-    from goatherd.errors import Invalid, SessionBusy, SessionEnded, TooManyRequests, Unavailable
+    from goatherd.errors import (
+        CODES,
+        ClientIdReused,
+        Invalid,
+        LookUp,
+        SessionBusy,
+        SessionEnded,
+        TooManyRequests,
+        Unavailable,
+    )
     from goatherd.temporal import STATUS, failure
 
 from workflows.chat_log import SessionLog
@@ -59,11 +76,11 @@ QUIET = timedelta(seconds=10)
 """How long an event that its poster has promised to write may wait before the actor writes it."""
 FLUSH_BATCH = 500
 MOST_QUEUED = 100
-MOST_UNFLUSHED_BYTES = 512 * 1024
-"""Answers and activities carry what the store may lack, and Temporal refuses payloads of 2 MB."""
+MOST_UNFLUSHED_BYTES = 128 * 1024
+"""Answers carry what the store may lack, ten of them in one call at most, and a call takes 4 MB."""
 MOST_UPDATES_A_RUN = 1_900  # Temporal refuses more than 2,000.
 
-_FLUSH_RETRY = RetryPolicy(maximum_attempts=2)
+_FLUSH_RETRY = RetryPolicy(initial_interval=timedelta(seconds=0.2), maximum_interval=timedelta(seconds=10))
 _REPLY_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=10), maximum_attempts=20
 )
@@ -92,7 +109,8 @@ class ChatSession:
         self._ended = False
         self._fenced = False
         self._updates = 0
-        self._document = start.document(info.workflow_id, now=workflow.now(), model=self._model)
+        self._created_at = start.created_at or workflow.now()
+        self._cancelling = False
 
     @workflow.run
     async def run(self, start: StartSession = _BY_HAND) -> SessionOutcome:
@@ -113,7 +131,7 @@ class ChatSession:
                 self._start.model_copy(
                     update={
                         "state": self._log.state().model_copy(update={"turns": self._turns}),
-                        "created_at": self._document.created_at,
+                        "created_at": self._created_at,
                     }
                 )
             )
@@ -153,7 +171,13 @@ class ChatSession:
         reply = None
         if wants_reply:
             reply = self._ask_for_reply(message.id, order.reply_id, order.model, order.generation)
-        receipt = Receipt(message=message.id, seq=message.seq, client_id=order.client_id, reply=reply)
+        receipt = Receipt(
+            message=message.id,
+            seq=message.seq,
+            client_id=order.client_id,
+            reply=reply,
+            digest=_digest(order.content),
+        )
         self._log.posts += 1
         self._log.keep(receipt)
         return self._posted(receipt, promised=order.flusher)
@@ -161,7 +185,12 @@ class ChatSession:
     @post_message.validator
     def check_post(self, order: PostMessage) -> None:
         self._check_open(order.flushed)
-        if self._log.receipt(order.id, order.client_id) is None and self._wants_reply(order):
+        known = self._log.receipt(order.id, order.client_id)
+        if known is not None and known.digest not in (None, _digest(order.content)):
+            raise failure(ClientIdReused("The client_id came with another content before. Use a new one."))
+        if known is None and order.client_id is not None and self._log.forgot and not order.looked_up:
+            raise failure(LookUp("The client_id may be an old one: look in the store, and set `looked_up`."))
+        if known is None and self._wants_reply(order):
             self._check_free(order.on_busy)
 
     @workflow.update(name="Regenerate")
@@ -212,11 +241,11 @@ class ChatSession:
 
     @delete_message.validator
     def check_delete(self, order: DeleteMessage) -> None:
-        self._check_open()
+        self._check_open(room=False)
 
     @cancel_message.validator
     def check_cancel(self, order: CancelMessage) -> None:
-        self._check_open()
+        self._check_open(room=False)
 
     @give_feedback.validator
     def check_feedback(self, order: GiveFeedback) -> None:
@@ -254,12 +283,12 @@ class ChatSession:
     def _wants_reply(self, order: PostMessage) -> bool:
         return order.reply if order.reply is not None else order.role == "user"
 
-    def _check_open(self, flushed: int = 0) -> None:
+    def _check_open(self, flushed: int = 0, *, room: bool = True) -> None:
         if self._ending is not None:
             raise failure(SessionEnded("The session has ended."))
         if not self._ready:
             raise failure(SessionBusy("The session is still being forked. Try again in a moment."))
-        if self._log.bytes_after(flushed) >= MOST_UNFLUSHED_BYTES:
+        if room and self._log.bytes_after(flushed) >= MOST_UNFLUSHED_BYTES:
             raise failure(Unavailable("The store does not keep up with this session. Try again in a moment."))
         if self._updates >= MOST_UPDATES_A_RUN:
             raise failure(Unavailable("The session tidies up behind a long reply. Try again in a moment."))
@@ -316,7 +345,6 @@ class ChatSession:
             seq=receipt.seq,
             reply=receipt.reply,
             duplicate=duplicate,
-            posts=self._log.posts,
             events=self._changed(promised).events,
         )
 
@@ -349,6 +377,7 @@ class ChatSession:
 
     def _cancel_turn(self, turn: QueuedTurn) -> None:
         if self._writing is not None and turn is self._turns[0]:
+            self._cancelling = True
             self._writing.cancel()  # Its text so far comes as the activity's result.
             return
         self._turns.remove(turn)
@@ -443,7 +472,7 @@ class ChatSession:
                 self._log.confirm(carried[-1].seq)
         except ActivityError as error:
             reply = await self._salvage(turn, error)
-        self._writing = None
+        self._writing, self._cancelling = None, False
         self._turns.pop(0)
         if reply.fenced:
             self._give_way()
@@ -454,22 +483,20 @@ class ChatSession:
 
     async def _salvage(self, turn: QueuedTurn, error: ActivityError) -> Reply:
         """The reply of a worker that gave none: what it had written, cancelled or failed."""
+        cancelled = self._cancelling
         try:
             salvaged = await workflow.execute_local_activity_method(
                 StoreActivities.salvage,
                 Salvage(message=turn.reply),
                 start_to_close_timeout=timedelta(seconds=5),
-                retry_policy=_FLUSH_RETRY,
+                retry_policy=RetryPolicy(maximum_attempts=2),
             )
             content = salvaged.content
-        except FailureError:
+        except FailureError:  # A local activity's own error comes bare, without an ActivityError.
             content = ""
-        if is_cancelled_exception(error):
+        if cancelled or is_cancelled_exception(error):
             return Reply(status="cancelled", content=content, finish_reason="cancelled")
-        cause = error.cause or error
-        code = getattr(cause, "type", None) or "worker-lost"
-        message = getattr(cause, "message", None) or str(cause)
-        return Reply(status="failed", content=content, error=Failure(code=code, message=message))
+        return Reply(status="failed", content=content, error=_reason(error))
 
     def _close_turn(self, turn: QueuedTurn, reply: Reply) -> None:
         kind, data = _outcome(reply)
@@ -483,7 +510,6 @@ class ChatSession:
             )
 
     async def _keep_flushed(self) -> None:
-        delay = 1
         while True:
             # A turn's activity writes what it finds, so nothing needs to be hurried while one is under way.
             await workflow.wait_condition(
@@ -491,47 +517,58 @@ class ChatSession:
                     not self._stored or (not self._log.is_flushed and (self._urgent or self._writing is None))
                 )
             )
-            if not self._urgent:
-                try:
-                    await workflow.wait_condition(
-                        lambda: self._urgent or self._log.is_flushed or self._writing is not None,
-                        timeout=QUIET,
-                        timeout_summary="write what nobody has",
-                    )
-                except TimeoutError:
-                    self._urgent = True
+            if self._urgent:
+                await self._flush()
                 continue
-            if await self._flush():
-                delay = 1
-            else:
-                await workflow.sleep(delay)
-                delay = min(delay * 2, 30)
+            try:
+                await workflow.wait_condition(
+                    lambda: self._urgent or self._log.is_flushed or self._writing is not None,
+                    timeout=QUIET,
+                    timeout_summary="write what nobody has",
+                )
+            except TimeoutError:
+                self._urgent = True
 
-    async def _flush(self) -> bool:
+    async def _flush(self) -> None:
+        """Not by a local activity: that would write events of a workflow task which may yet be done anew,
+        with other events in their place."""
         events = self._log.unflushed(FLUSH_BATCH)
-        try:
-            flushed = await workflow.execute_local_activity_method(
-                StoreActivities.flush,
-                Flush(session=None if self._stored else self._document, events=events),
-                start_to_close_timeout=timedelta(seconds=5),
-                retry_policy=_FLUSH_RETRY,
-            )
-        except FailureError as error:  # A local activity's own error comes bare, without an ActivityError.
-            workflow.logger.warning("the store can't be written, will try again: %s", error.cause or error)
-            return False
+        self._urgent = False
+        flushed = await workflow.execute_activity_method(
+            StoreActivities.flush,
+            Flush(session=None if self._stored else self._document(), events=events),
+            start_to_close_timeout=timedelta(seconds=10),
+            retry_policy=_FLUSH_RETRY,
+        )
         self._stored = True
         if flushed.fenced:
             self._give_way()
         elif events:
             self._log.confirm(events[-1].seq)
-        self._urgent = not self._log.is_flushed and self._urgent
-        return True
+        self._urgent |= len(events) == FLUSH_BATCH
+
+    def _document(self) -> Session:
+        return self._start.document(self._log.session, now=self._created_at, model=self._model)
 
     def _give_way(self) -> None:
         """The store has another past than this run: an operator reset it. Readers keep what they saw."""
         self._fenced = True
         self._log.confirm(self._log.last_seq)
         self._end("reset")
+
+
+def _reason(error: ActivityError) -> Failure:
+    """What readers are told: errors of ours as they are, of others only that there was one."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type in CODES:
+        return Failure(code=cause.type, message=cause.message)
+    if isinstance(cause, ActivityTimeout):
+        return Failure(code="worker-lost", message="The reply's workers were lost, again and again.")
+    return Failure(code="internal", message="The reply failed for a reason that the workers' logs tell.")
+
+
+def _digest(content: str) -> int:
+    return zlib.crc32(content.encode())
 
 
 def _outcome(reply: Reply) -> tuple[EventType, Json]:

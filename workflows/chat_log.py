@@ -35,7 +35,8 @@ class SessionLog:
         self.posts = prior.posts
         self.now = now
         self._entropy = entropy
-        self._unflushed = deque(prior.unflushed)
+        self._unflushed = deque((event, _weight(event)) for event in prior.unflushed)
+        self.forgot = prior.forgot
         self._receipts: deque[Receipt] = deque()
         self._by_message: dict[str, Receipt] = {}
         self._by_client_id: dict[str, Receipt] = {}
@@ -48,7 +49,8 @@ class SessionLog:
             last_seq=self.last_seq,
             leaf=self.leaf,
             posts=self.posts,
-            unflushed=list(self._unflushed),
+            unflushed=self.unflushed(),
+            forgot=self.forgot,
             receipts=list(self._receipts),
         )
 
@@ -75,7 +77,7 @@ class SessionLog:
             ts=self.now(),
             data=data or {},
         )
-        self._unflushed.append(event)
+        self._unflushed.append((event, _weight(event)))
         return event
 
     def create(self, message: Message) -> None:
@@ -92,11 +94,11 @@ class SessionLog:
 
     def unflushed(self, limit: int | None = None) -> list[Event]:
         """Events not known to be in the store, oldest first."""
-        return list(self._unflushed)[:limit]
+        return [event for event, _ in self._unflushed][:limit]
 
     def bytes_after(self, seq: int) -> int:
-        """About the bytes of what is unflushed, if events up to `seq` are in the store after all."""
-        return sum(_weight(event) for event in self._unflushed if event.seq > seq)
+        """The bytes of what is unflushed, if events up to `seq` are in the store after all."""
+        return sum(weight for event, weight in self._unflushed if event.seq > seq)
 
     @property
     def is_flushed(self) -> bool:
@@ -104,7 +106,7 @@ class SessionLog:
 
     def confirm(self, seq: int) -> None:
         """Events up to `seq` are in the store."""
-        while self._unflushed and self._unflushed[0].seq <= seq:
+        while self._unflushed and self._unflushed[0][0].seq <= seq:
             self._unflushed.popleft()
 
     # -- what was answered
@@ -112,6 +114,7 @@ class SessionLog:
     def keep(self, receipt: Receipt) -> None:
         if len(self._receipts) == RECEIPTS:
             oldest = self._receipts.popleft()
+            self.forgot = True
             self._by_message.pop(oldest.message, None)
             if oldest.client_id is not None:
                 self._by_client_id.pop(oldest.client_id, None)
@@ -129,6 +132,5 @@ class SessionLog:
 
 
 def _weight(event: Event) -> int:
-    """About the event's bytes as a payload: what is not its text is small."""
-    message = event.data.get("message", event.data)
-    return 1_000 + len(str(message.get("content") or "").encode())
+    """The event's bytes as a payload."""
+    return len(event.model_dump_json())

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
 from goatherd.contracts.inference import Generation, Usage
@@ -19,7 +19,17 @@ from goatherd.contracts.model import Contract, Json, Timestamp
 
 SessionId = Annotated[str, Field(pattern=CHAT_ID, examples=["chat_01k9w2x6hj3v8m5r7t0q4n1b2c"])]
 MessageId = Annotated[str, Field(pattern=MESSAGE_ID, examples=["msg_01k9w2x6hj3v8m5r7t0q4n1b2c"])]
-Content = Annotated[str, Field(min_length=1, max_length=200_000)]
+MOST_CONTENT_BYTES = 128 * 1024
+
+
+def _bounded(content: str) -> str:
+    # Ten posts, what they say and what they are answered, have to fit one call to Temporal, of 4 MB.
+    if len(content.encode()) > MOST_CONTENT_BYTES:
+        raise ValueError(f"has to be at most {MOST_CONTENT_BYTES // 1024} KiB of UTF-8")
+    return content
+
+
+Content = Annotated[str, Field(min_length=1, max_length=MOST_CONTENT_BYTES), AfterValidator(_bounded)]
 ClientId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$")]
 MetadataKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
@@ -212,6 +222,9 @@ class Receipt(Contract):
     seq: int
     client_id: str | None = None
     reply: MessageId | None = None
+    digest: int | None = Field(
+        None, description="CRC-32 of the content: a repetition has the same."
+    )
 
 
 class SessionState(Contract):
@@ -223,6 +236,7 @@ class SessionState(Contract):
     turns: list[QueuedTurn] = []
     unflushed: list[Event] = []
     receipts: list[Receipt] = Field([], description="Oldest first; a window.")
+    forgot: bool = Field(False, description="Whether receipts fell out of the window.")
 
 
 class PostMessage(Contract):
@@ -241,6 +255,7 @@ class PostMessage(Contract):
     metadata: Metadata = {}
     flushed: int = Field(0, description="Events up to this number are known to be in the store.")
     flusher: bool = Field(False, description="The caller writes the answer's events to the store.")
+    looked_up: bool = Field(False, description="The store does not know the client id.")
 
 
 class Posted(Contract):
@@ -254,7 +269,6 @@ class Posted(Contract):
     seq: int = Field(description="The number of the message's own event.")
     reply: MessageId | None = None
     duplicate: bool = Field(False, description="Known already by its id or client id; nothing was done.")
-    posts: int = Field(0, description="Messages posted in the session's life.")
     events: list[Event] = []
 
 

@@ -29,8 +29,18 @@ def join(settings: Settings) -> Settings:
 
 def api_url(settings: Settings) -> str:
     """Of the `goatherd up` on the settings' data folder if one runs, else where the settings say."""
+    return find_api(settings)[0]
+
+
+def find_api(settings: Settings) -> tuple[str, str]:
+    """`api_url`, and, if that is but a guess, a clause that says why."""
     running = find_running(settings.data)
-    return running.url if running is not None and running.url else url_of(settings)
+    if running is None:
+        return url_of(settings), f"No `goatherd up` runs on {str(settings.data.absolute())!r}"
+    if not running.url:
+        starting = f"The `goatherd up` on {str(settings.data.absolute())!r} is still starting"
+        return url_of(settings), starting
+    return running.url, ""
 
 
 def url_of(settings: Settings) -> str:

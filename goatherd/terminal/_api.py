@@ -114,6 +114,12 @@ class Api:
     async def end(self, session: str) -> None:
         await self._send("DELETE", _path(session))
 
+    async def first_message(self, session: str) -> MessageView | None:
+        """The oldest one: the user's."""
+        params: dict[str, str | int] = {"limit": 1, "order": "asc"}
+        oldest = await self._call(_Messages, "GET", _path(session, "message"), params=params)
+        return oldest.data[0] if oldest.data else None
+
     async def message(self, session: str, message: str) -> MessageView:
         return await self._call(MessageView, "GET", _path(session, "message", message))
 
@@ -134,7 +140,12 @@ class Api:
         return (await self._call(MessageView, "POST", path, json={}, once=True)).id
 
     async def cancel(self, session: str, message: str) -> None:
-        await self._send("DELETE", _path(session, "message", message))
+        """Calls a reply off. One that is finished meanwhile stays as it is."""
+        try:
+            await self._send("POST", _path(session, "message", message, "cancel"))
+        except Refused as refusal:
+            if refusal.code != "message-finished":
+                raise
 
     async def events(self, session: str, cursor: str) -> AsyncGenerator[tuple[str, StreamEvent]]:
         """Events after `cursor`, each with the cursor that stands after it, until the line breaks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
 from goatherd.terminal._api import Api, Feed, MessageView, Refused, SessionView, StreamEvent, Unreachable
@@ -15,6 +16,7 @@ INTERRUPTED = 130
 _RECENT = 10
 _HISTORY = 100
 _LISTED = 20
+_TITLE = 50
 _FINISHED = {"completed", "failed", "cancelled", "deleted"}
 
 
@@ -37,7 +39,7 @@ class Chat:
             "/help": ("shows this", self._help),
             "/new": ("starts another session", self._new),
             "/sessions": ("lists your newest sessions", self._sessions),
-            "/open": ("ID: goes on with that session", self._open),
+            "/open": ("goes on with that session", self._open),
             "/regenerate": ("asks for another reply to your last message", self._regenerate),
             "/history": ("shows the session's messages", self._history),
             "/end": ("ends the session for good", self._end),
@@ -198,9 +200,10 @@ class Chat:
     # -- commands
 
     async def _help(self, _: str) -> bool:
-        lines = [f"{name:<12} {what}" for name, (what, _) in self._commands.items()]
-        keys = "Alt-Enter begins a new line, Ctrl-C stops a reply."
-        self._screen.notice("\n".join([*lines, f"{'/quit':<12} leaves; the session stays", keys]))
+        what = {name: text for name, (text, _) in self._commands.items()}
+        what = {**what, "/quit": "leaves; the session stays"}
+        lines = [f"{'/open ID' if name == '/open' else name:<12} {text}" for name, text in what.items()]
+        self._screen.notice("\n".join([*lines, "Alt-Enter begins a new line, Ctrl-C stops a reply."]))
         return True
 
     async def _new(self, _: str) -> bool:
@@ -215,11 +218,23 @@ class Chat:
         return True
 
     async def _sessions(self, _: str) -> bool:
-        for session in await self._api.sessions(limit=_LISTED):
+        sessions = await self._api.sessions(limit=_LISTED)
+        titles = await asyncio.gather(*(self._title(session) for session in sessions))
+        for session, title in zip(sessions, titles, strict=True):
             mark = "*" if session.id == self.session.id else " "
             ended = "" if session.status == "active" else f" ({session.status})"
-            self._screen.notice(f"{mark} {session.id}  {session.created_at}  {session.title or ''}{ended}")
+            self._screen.notice(f"{mark} {session.id}  {_local_time(session.created_at)}  {title}{ended}")
         return True
+
+    async def _title(self, session: SessionView) -> str:
+        """Of one that has none: how it begins."""
+        if session.title:
+            return _shortened(session.title)
+        try:
+            first = await self._api.first_message(session.id)
+        except Refused:  # deleted meanwhile, say
+            first = None
+        return f"“{_shortened(first.content)}”" if first is not None and first.content else "(empty)"
 
     async def _regenerate(self, _: str) -> bool:
         if self._last_reply is None:
@@ -240,6 +255,22 @@ class Chat:
         for message in messages:
             note = "" if message.status == "completed" else f" ({message.status.replace('_', ' ')})"
             self._screen.message(message.role, message.content, note)
+
+
+def _local_time(timestamp: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return timestamp
+
+
+def _shortened(text: str) -> str:
+    """In one line, cut between words."""
+    line = " ".join(text.split())
+    if len(line) <= _TITLE:
+        return line
+    words, _, rest = line[:_TITLE].rpartition(" ")
+    return f"{words or rest}…"
 
 
 def _reason(error: Any) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import ipaddress
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import termios
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 from rich.console import Console
@@ -18,6 +20,10 @@ from goatherd.terminal._screen import Pipe, Screen, Terminal
 
 # How long a script waits out an outage; a person can press Ctrl-C.
 _PIPE_PATIENCE_S = 120.0
+_ELSEWHERE = (
+    "If Goatherd runs elsewhere, name its folder with --data or its address with --url (GOATHERD_URL); "
+    "else start it with `goatherd up`."
+)
 
 
 def chat(url: str, session: str | None, *, model: str | None = None) -> int:
@@ -44,16 +50,18 @@ async def _chat(url: str, session: str | None, model: str | None) -> int:
         try:
             await talk.open(session)
         except Unreachable as error:
-            screen.problem(f"Nothing answers at {url} ({error}). Start Goatherd with `goatherd up`.")
+            screen.problem(f"Nothing answers at {url} ({error}). {_ELSEWHERE}")
             return 1
         except Refused as refusal:
-            screen.problem(str(refusal))
+            # Without a code it is hardly Goatherd that says so.
+            screen.problem(str(refusal) if refusal.code else f"{refusal} {_ELSEWHERE}")
             return 1
         api.patience_s = None if interactive else _PIPE_PATIENCE_S
         if not interactive:
             return await talk.run(_interruptible(Lines(sys.stdin), talk))
         screen.notice("/help shows the commands. Alt-Enter begins a new line, Ctrl-C stops a reply.")
-        code = await talk.run(_interruptible(Prompt(talk.commands, screen.notice), talk))
+        with _no_caret_c(sys.stdin.fileno()):
+            code = await talk.run(_interruptible(Prompt(talk.commands, screen.notice), talk))
         screen.notice(f"`goatherd chat {talk.session.id}` goes on with it.")
         return code
 
@@ -71,6 +79,19 @@ def _interruptible(
         return text
 
     return line
+
+
+@contextmanager
+def _no_caret_c(terminal: int) -> Iterator[None]:
+    """Keeps the terminal from writing `^C` into a reply. The prompt writes its own."""
+    before = termios.tcgetattr(terminal)
+    quiet = termios.tcgetattr(terminal)
+    quiet[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 def _is_loopback(url: str) -> bool:

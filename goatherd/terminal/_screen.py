@@ -6,10 +6,12 @@ import re
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 
-# What a model or another client wrote must not steer the terminal: no escape sequences.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What a model or another client wrote must not steer the terminal: no escape sequences, and nothing that has
+# text shown in another order than it is written in.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Screen(Protocol):
@@ -35,7 +37,10 @@ class Screen(Protocol):
 
 
 class Pipe:
-    """Replies to `out`, each with a newline after it, and nothing else; the rest to `err`."""
+    """Replies to `out`, each with a newline after it, and nothing else; the rest to `err`.
+
+    Either may be a terminal all the same: then it is sent no control characters.
+    """
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -43,20 +48,20 @@ class Pipe:
         self._wrote = False
 
     def notice(self, text: str) -> None:
-        print(text, file=self._err, flush=True)
+        print(_fit(text, self._err), file=self._err, flush=True)
 
     def problem(self, text: str) -> None:
         self.notice(text)
 
     def message(self, role: str, content: str, note: str = "") -> None:
-        print(f"{role}{note}: {content}", file=self._out, flush=True)
+        print(_fit(f"{role}{note}: {content}", self._out), file=self._out, flush=True)
 
     def begin_reply(self) -> None:
         self._wrote = False
 
     def text(self, text: str) -> None:
         self._wrote = True
-        self._out.write(text)
+        self._out.write(_fit(text, self._out))
         self._out.flush()
 
     def end_reply(self) -> None:
@@ -69,7 +74,7 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._status: Status | None = None
+        self._thinking: Live | None = None
         self._mid_line = False
 
     def notice(self, text: str) -> None:
@@ -83,8 +88,17 @@ class Terminal:
         self._line(content, "")
 
     def begin_reply(self) -> None:
-        self._status = self._console.status("thinking…", spinner="dots")
-        self._status.start()
+        self._stop_thinking()
+        # Not `Console.status`: while that stands, what is written to stdout waits for the end of its line.
+        self._thinking = Live(
+            Spinner("dots", "thinking…", style="green"),
+            console=self._console,
+            refresh_per_second=12.5,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._thinking.start()
 
     def text(self, text: str) -> None:
         if not text:
@@ -109,9 +123,13 @@ class Terminal:
             self._console.file.write("\n")
 
     def _stop_thinking(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._thinking is not None:
+            self._thinking.stop()
+            self._thinking = None
+
+
+def _fit(text: str, stream: TextIO) -> str:
+    return _clean(text) if stream.isatty() else text
 
 
 def _clean(text: str) -> str:
