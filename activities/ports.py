@@ -43,7 +43,8 @@ class ChatStore(Protocol):
 
         Idempotent, and independent of how calls are ordered or repeated: a document never goes back to
         an older version. All of `events` are durable on return. Returns the indices (into `events`) of those
-        whose number is taken by another event: these were not kept and not applied.
+        whose number is taken by another event, and of those of the same session with higher numbers: these
+        were not kept and not applied.
         """
 
     async def put_delta(self, delta: Delta) -> None:

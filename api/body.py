@@ -20,7 +20,8 @@ async def read_body(request: Request, model: type[Body]) -> tuple[Body, bytes]:
     """The body as `model`, and its bytes. An empty body is `{}`.
 
     Raises:
-        UnsupportedMediaType: it says that it is something else than JSON, or doesn't say.
+        UnsupportedMediaType: it says that it is something else than JSON, or doesn't say; or that it is
+            compressed, or not UTF-8.
         MalformedJson: it isn't JSON (NaN and Infinity are not).
         InvalidInput: it doesn't fit the model.
     """
@@ -29,26 +30,41 @@ async def read_body(request: Request, model: type[Body]) -> tuple[Body, bytes]:
         raw = b"{}"
     else:
         _check_type(request.headers.get("content-type"))
+        _check_coding(request.headers.get("content-encoding"))
     # Pydantic's parser takes these words for numbers, which JSON doesn't. They may also be part of a text.
     if b"NaN" in raw or b"Infinity" in raw:
         _parse(raw)
     try:
         return model.model_validate_json(raw), raw
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
             _explain(raw)
         raise invalid_fields(errors) from None
 
 
 def _check_type(content_type: str | None) -> None:
-    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if content_type == "application/json":
+        return
+    media_type, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
     if media_type == "application/json":
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name == "charset" and value.strip('"') not in ("utf-8", "utf8"):
+                raise UnsupportedMediaType(f"JSON is UTF-8 here; the header says {parameter[:80]!r}.")
         return
     said = repr(media_type) if media_type else "nothing"
     raise UnsupportedMediaType(
         f"The body has to be JSON, sent with 'Content-Type: application/json'; the header says {said}."
     )
+
+
+def _check_coding(content_encoding: str | None) -> None:
+    codings = {coding.strip().lower() for coding in (content_encoding or "").split(",")}
+    if codings - {"", "identity"}:
+        raise UnsupportedMediaType(
+            f"The body has to be sent as it is, not with 'Content-Encoding: {content_encoding}'."
+        )
 
 
 def _explain(raw: bytes) -> NoReturn:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
 from goatherd.errors import (
     Conflict,
     DeadlineExceeded,
@@ -35,6 +36,9 @@ REQUEST_ID_KEY = "goatherd.request_id"
 """Where the middleware puts the request's id into the ASGI scope."""
 
 _DOCS = "The routes are listed at /docs."
+
+HAS_TEXT = r"\S"
+"""The pattern of a text that is more than white space."""
 
 
 class MalformedJson(Invalid):
@@ -85,6 +89,7 @@ _STATUS: dict[type[GoatherdError], int] = {
 TITLES = {
     "agent-not-found": "No such agent",
     "body-too-large": "Body too large",
+    "client-id-reused": "Client id reused",
     "conflict": "State conflict",
     "deadline-exceeded": "No answer in time",
     "empty-session": "Nothing to fork",
@@ -98,6 +103,7 @@ TITLES = {
     "malformed-cursor": "Malformed cursor",
     "malformed-json": "Malformed JSON",
     "message-deleted": "Message deleted",
+    "message-finished": "Message finished",
     "method-not-allowed": "Method not allowed",
     "model-not-found": "No such model",
     "not-found": "Not found",
@@ -109,9 +115,52 @@ TITLES = {
     "storage-full": "Storage full",
     "too-many-requests": "Too many requests",
     "unavailable": "Unavailable",
+    "unknown-method": "Unknown method",
     "unknown-parameter": "Unknown parameter",
     "unsupported-media-type": "Unsupported media type",
 }
+
+PATTERNS = {
+    CHAT_ID: "The id of a session, such as chat_01k9w2x6hj3v8m5r7t0q4n1b2c.",
+    MESSAGE_ID: "The id of a message, such as msg_01k9w2x6hj3v8m5r7t0q4n1b2c.",
+    HAS_TEXT: "Has no text, only white space.",
+    r"^[!-~]+$": "Visible ASCII characters only, without spaces.",
+    r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$": "1 to 64 of the characters A-Z a-z 0-9 _ . : / -, with a letter "
+    "or digit first.",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$": "A key has 1 to 64 of the characters A-Z a-z 0-9 _ . -, with a "
+    "letter, a digit or _ first.",
+}
+"""What a text has to look like, for people."""
+
+_WHOLE, _NUMBER = "Has to be a whole number.", "Has to be a number."
+_OBJECT, _YES_NO = "Has to be an object.", "Has to be true or false."
+_SENTENCES = {
+    "bool_parsing": _YES_NO,
+    "bool_type": _YES_NO,
+    "dict_type": _OBJECT,
+    "extra_forbidden": "Unknown; check the spelling.",
+    "finite_number": _NUMBER,
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "greater_than": "Has to be more than {gt}.",
+    "greater_than_equal": "Has to be {ge} or more.",
+    "int_from_float": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": "The number is too long.",
+    "int_type": _WHOLE,
+    "less_than": "Has to be less than {lt}.",
+    "less_than_equal": "Has to be {le} or less.",
+    "list_type": "Has to be a list.",
+    "literal_error": "Has to be {expected}.",
+    "missing": "Is missing.",
+    "model_attributes_type": _OBJECT,
+    "model_type": _OBJECT,
+    "string_too_long": "Has more than {max_length} characters.",
+    "string_type": "Has to be a text.",
+    "too_long": "Has more than {max_length} entries.",
+    "too_short": "Has fewer than {min_length} entries.",
+}
+"""Pydantic's kinds of errors, for people who don't know Python."""
 
 
 def status_of(error: GoatherdError) -> int:
@@ -235,7 +284,7 @@ def invalid_parameters(errors: Sequence[Any]) -> InvalidInput:
     for error in errors:
         place, *name = error["loc"]
         kind = "header" if place == "header" else "parameter"
-        found.append({kind: ".".join(map(str, name)), "detail": _sentence(error["msg"])})
+        found.append({kind: ".".join(map(str, name)), "detail": _sentence(error)})
     unknown = all(error["type"] == "extra_forbidden" for error in errors)
     return InvalidInput(found, code="unknown-parameter" if unknown else "invalid-parameter")
 
@@ -243,12 +292,22 @@ def invalid_parameters(errors: Sequence[Any]) -> InvalidInput:
 def invalid_fields(errors: Sequence[Any]) -> InvalidInput:
     """Pydantic's complaints about a body, as ours."""
     return InvalidInput(
-        [{"pointer": pointer(error["loc"]), "detail": _sentence(error["msg"])} for error in errors[:20]]
+        [{"pointer": pointer(error["loc"]), "detail": _sentence(error)} for error in errors[:20]]
     )
 
 
-def _sentence(text: str) -> str:
-    return {"Extra inputs are not permitted": "Unknown; check the spelling"}.get(text, text) + "."
+def _sentence(error: Mapping[str, Any]) -> str:
+    kind, facts = error["type"], error.get("ctx", {})
+    if kind == "string_pattern_mismatch" and facts.get("pattern") in PATTERNS:
+        return PATTERNS[facts["pattern"]]
+    if kind == "string_too_short":
+        least = facts["min_length"]
+        return "Must not be empty." if least == 1 else f"Has fewer than {least} characters."
+    if kind == "value_error":
+        text = str(facts["error"])
+        return f"{text[:1].upper()}{text[1:]}."
+    known = _SENTENCES.get(kind)
+    return f"{error['msg']}." if known is None else known.format_map(facts)
 
 
 def _place(error: Mapping[str, str]) -> str:

@@ -17,21 +17,31 @@ from pydantic.json_schema import models_json_schema
 from api.errors import PROBLEM_JSON, TITLES
 from api.idempotency import KEY_PATTERN
 from api.schemas import (
+    AckParams,
+    CancelBody,
+    CancelParams,
+    ClientFrame,
     CreateSession,
+    DeltaEvent,
     FeedbackBody,
     ForkBody,
+    PassingEvent,
+    PingParams,
     PostMessageBody,
     Problem,
     RegenerateBody,
     Schema,
+    TypingParams,
 )
 from goatherd import __version__
+from goatherd.contracts.chat import Event
 from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
 from goatherd.settings import Settings
 
 AGENTS = ("assistant",)
 
 _BODIES: tuple[type[BaseModel], ...] = (
+    CancelBody,
     CreateSession,
     FeedbackBody,
     ForkBody,
@@ -39,6 +49,8 @@ _BODIES: tuple[type[BaseModel], ...] = (
     Problem,
     RegenerateBody,
 )
+_EVENTS: tuple[type[BaseModel], ...] = (Event, DeltaEvent, PassingEvent)
+_FRAMES: tuple[type[BaseModel], ...] = (ClientFrame, AckParams, CancelParams, PingParams, TypingParams)
 _REF = "#/components/schemas/{model}"
 
 _DESCRIPTION = """
@@ -55,7 +67,8 @@ misspelt name is silently ignored.
 **x-request-id** is taken over if you send one (up to 128 visible ASCII characters), made if not, and is in
 every answer and log line. `traceparent` is honoured.
 
-A session's events come live: `GET /chat/{session}/events` (SSE) and `WS /chat/{session}/ws`.
+A session's events come live: `GET /chat/{session}/events` (SSE) and `WS /chat/{session}/ws`. What they say,
+how to come back without a gap, and a client in JavaScript: `docs/protocol.md` of the source.
 """
 
 _TAGS = [
@@ -128,7 +141,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     404: ("not-found", "There is no such thing, or it belongs to somebody else."),
     409: ("session-ended", "The state forbids it."),
     413: ("body-too-large", "The body is too large."),
-    415: ("unsupported-media-type", "The body is not declared as JSON."),
+    415: ("unsupported-media-type", "The body is not declared as plain JSON in UTF-8."),
     422: ("invalid", "The input is not valid; `errors` say where."),
     500: ("internal", "A fault of ours; the log has it under the request id."),
     503: ("unavailable", "A part is down. Nothing was lost; try again."),
@@ -177,6 +190,24 @@ def body(model: type[BaseModel], *, required: bool, examples: Mapping[str, Schem
     return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
+def reference(name: str) -> Schema:
+    """To a schema among the components."""
+    return {"$ref": _REF.format(model=name)}
+
+
+def event_stream(example: str) -> Schema:
+    """Documents an answer of `text/event-stream`. OpenAPI 3.1 has no word for what is in it; 3.2 will."""
+    return {
+        "schema": {
+            "type": "string",
+            "description": "Server-Sent Events. The `data` of each is JSON: `Event`, `DeltaEvent` or "
+            "`PassingEvent` (see `x-itemSchema`); its `event` is the `type`.",
+        },
+        "x-itemSchema": {"oneOf": [reference(model.__name__) for model in _EVENTS]},
+        "example": example,
+    }
+
+
 def describe(app: FastAPI, settings: Settings) -> None:
     """Makes `app.openapi()` give the whole document. It is made when it is first asked for."""
 
@@ -201,7 +232,9 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
     )
     components: Schema = schema.setdefault("components", {})
     schemas: Schema = components.setdefault("schemas", {})
-    _, definitions = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REF)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in (*_BODIES, *_EVENTS, *_FRAMES)], ref_template=_REF
+    )
     for name, definition in definitions["$defs"].items():
         schemas.setdefault(name, definition)
     models = sorted(settings.models)

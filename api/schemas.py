@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
+from api.errors import HAS_TEXT
 from goatherd.contracts.chat import (
     ClientId,
     Content,
@@ -16,11 +17,15 @@ from goatherd.contracts.chat import (
     OnBusy,
     Role,
     Session,
+    SessionId,
 )
 from goatherd.contracts.inference import Generation
+from goatherd.contracts.model import Json, Timestamp
 
 Item = TypeVar("Item", Session, Message)
 
+# The pattern twice: behind the content's own validator, pydantic checks it, but doesn't tell it.
+Text = Annotated[Content, Field(pattern=HAS_TEXT, json_schema_extra={"pattern": HAS_TEXT})]
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 System = Annotated[str, Field(max_length=50_000)]
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -33,6 +38,8 @@ def _whole(value: object) -> object:
 # To JSON, 5.0 is as whole a number as 5.
 TokenCount = Annotated[int, Field(ge=1, le=32_768), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_whole)]
+
+_MODELS_OWN = "Default: the session's, else the model's own."
 
 # Pydantic says which keys may be, but not that no others may.
 _NO_OTHERS: dict[str, JsonValue] = {"additionalProperties": False}
@@ -49,10 +56,22 @@ class GenerationBody(Generation):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    max_tokens: TokenCount | None = Field(None, description="Most tokens to generate.")
-    seed: Seed | None = Field(None, description="The same seed and input: the same reply.")
+    max_tokens: TokenCount | None = Field(
+        None, description=f"Most tokens to generate. {_MODELS_OWN}", examples=[256]
+    )
+    temperature: float | None = Field(
+        None, ge=0, le=2, description=f"0 is greedy, and deterministic. {_MODELS_OWN}", examples=[0.7]
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description=f"Nucleus sampling: the likeliest tokens up to this. {_MODELS_OWN}"
+    )
     stop: list[StopText] | None = Field(
-        None, max_length=4, description="Texts that end the reply; they are not part of it."
+        None,
+        max_length=4,
+        description=f"Texts that end the reply; they are not part of it. {_MODELS_OWN}",
+    )
+    seed: Seed | None = Field(
+        None, description="The same seed and input: the same reply. Default: another one for each reply."
     )
 
     def contract(self) -> Generation:
@@ -74,7 +93,7 @@ class CreateSession(Body):
 class PostMessageBody(Body):
     """A message, and whether and how it is to be replied to."""
 
-    content: Content
+    content: Text
     role: Role = "user"
     client_id: ClientId | None = Field(
         None, description="Your own id of the message. Posted again, it gives the message that is there."
@@ -106,6 +125,10 @@ class FeedbackBody(Body):
     comment: str | None = Field(None, max_length=10_000)
 
 
+class CancelBody(Body):
+    """Nothing: which message it is, the path says."""
+
+
 class ForkBody(Body):
     """Where the new session branches off. All is optional."""
 
@@ -113,6 +136,73 @@ class ForkBody(Body):
         None, description="The last message to take along. Default: the newest."
     )
     title: Title | None = Field(None, description="Default: that of this session.")
+
+
+FrameId = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 128}, {"type": "integer"}, {"type": "null"}]}),
+]
+
+
+class ClientFrame(BaseModel):
+    """What a client sends over a WebSocket: a method, and what it needs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    id: FrameId = Field(None, description="Yours; it comes back with the answer.")
+    method: str
+    params: Json = {}
+
+
+class CancelParams(Body):
+    """Of `message.cancel`."""
+
+    message: MessageId = Field(description="A reply that is queued or in progress.")
+
+
+class TypingParams(Body):
+    """Of `typing`."""
+
+    typing: bool = True
+
+
+class PingParams(Body):
+    """Of `ping`: none."""
+
+
+class AckParams(Body):
+    """Of `ack`."""
+
+    seq: int = Field(ge=0, description="The last `seq` that you have dealt with.")
+
+
+class DeltaData(BaseModel):
+    """A piece of text, and where it belongs."""
+
+    offset: int = Field(ge=0, description="Where the piece starts: Unicode code points from the beginning.")
+    text: str
+
+
+class DeltaEvent(BaseModel):
+    """A piece of a reply in progress. It has no `seq`, and is not kept once the reply is finished."""
+
+    v: Literal[1]
+    type: Literal["message.delta"]
+    id: str = Field(description="The message and the number of the piece.")
+    session: SessionId
+    message: MessageId
+    ts: Timestamp
+    data: DeltaData
+
+
+class PassingEvent(BaseModel):
+    """What is never kept and has no cursor: a `ping` after a quiet while; over WebSocket, who is `typing`."""
+
+    v: Literal[1]
+    type: Literal["ping", "typing"]
+    session: SessionId
+    ts: Timestamp
+    data: Json = Field(description="`ping`: empty. `typing`: `{typing, connection, principal}`.")
 
 
 class List(BaseModel, Generic[Item]):

@@ -14,16 +14,24 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from api.connections import cut_off
 from api.deps import Parts
 from api.errors import invalid_fields, problem_fields
 from api.frames import Cursor, Frame
-from api.schemas import Body, PostedMessage, PostMessageBody
+from api.schemas import (
+    AckParams,
+    CancelParams,
+    ClientFrame,
+    PingParams,
+    PostedMessage,
+    PostMessageBody,
+    TypingParams,
+)
 from api.subscription import FeedClosed, SlowConsumer
-from goatherd.contracts.chat import Ephemeral, MessageId, PostMessage
+from goatherd.contracts.chat import Ephemeral, PostMessage
 from goatherd.contracts.ids import new_id
 from goatherd.contracts.model import Json, rfc3339
 from goatherd.errors import Forbidden, GoatherdError, Invalid, MalformedCursor, NotFound
@@ -44,7 +52,8 @@ AT_WORK = 16
 _FINISH_S = 5.0
 _CLOSE_S = 1.0
 _TYPING_EVERY_S = 0.5
-_LONGEST_REASON = 123
+_PARAMS = "params"
+_LONGEST_REASON = 120
 
 log = get_logger(__name__)
 
@@ -53,30 +62,10 @@ class UnknownMethod(Invalid):
     code = "unknown-method"
 
 
-class Request(BaseModel):
-    """A client's frame."""
+class BadQuery(Invalid):
+    """The socket's address has a parameter that there isn't."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: str | int | None = None
-    method: str
-    params: Json = {}
-
-
-class CancelParams(Body):
-    message: MessageId
-
-
-class TypingParams(Body):
-    typing: bool = True
-
-
-class PingParams(Body):
-    pass
-
-
-class AckParams(Body):
-    seq: int = Field(ge=0)
+    code = "unknown-parameter"
 
 
 _ID: TypeAdapter[str | int] = TypeAdapter(str | int, config=ConfigDict(strict=True, str_max_length=128))
@@ -93,16 +82,28 @@ def close_code(error: GoatherdError) -> int:
         NotFound: NOT_FOUND,
         Forbidden: FORBIDDEN,
         MalformedCursor: BAD_FRAME,
+        BadQuery: BAD_FRAME,
     }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), TRY_LATER)
 
 
 async def close(websocket: WebSocket, code: int, reason: str) -> None:
     """Closes, whether or not the client still listens."""
-    cut = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
     with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
         async with asyncio.timeout(_CLOSE_S):
-            await websocket.close(code, cut)
+            await websocket.close(code, short(reason))
+
+
+def short(reason: str) -> str:
+    """A reason as far as it fits into a close frame: whole sentences, or at least whole words."""
+    if len(reason.encode()) <= _LONGEST_REASON:
+        return reason
+    cut = reason.encode()[: _LONGEST_REASON - 3].decode(errors="ignore")
+    sentences, stop, _ = cut.rpartition(". ")
+    if stop:
+        return f"{sentences}."
+    words = cut.rpartition(" ")[0] or cut
+    return f"{words.rstrip(' ,;:')}…"
 
 
 class ChatSocket:
@@ -210,9 +211,9 @@ class ChatSocket:
         try:
             content = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            return f"A frame is a JSON object {{id, method, params}}; this one is not JSON: {error}"
+            return f"A frame has to be JSON: {error}."
         if not isinstance(content, dict):
-            return "A frame is a JSON object {id, method, params}; this one is not an object."
+            return "A frame is an object {id, method, params}."
         task = asyncio.create_task(self._work(content))
         self._working.add(task)
         task.add_done_callback(self._worked)
@@ -234,16 +235,21 @@ class ChatSocket:
 
     async def _answer(self, frame_id: str | int | None, content: Json) -> bytes:
         try:
-            request = _validated(Request, content)
+            request = _validated(ClientFrame, content)
             if request.id is not None and frame_id is None:
-                raise Invalid("A frame's id has 128 characters at most.", pointer="/id")
+                raise Invalid("An id is a whole number, or a text of up to 128 characters.", pointer="/id")
             method = _METHODS.get(request.method)
             if method is None:
                 raise UnknownMethod(
                     f"There is no method {request.method[:80]!r}. There are: {', '.join(_METHODS)}.",
                     pointer="/method",
                 )
-            result = await method(self, request.params)
+            try:
+                result = await method(self, request.params)
+            except GoatherdError as error:
+                if error.pointer is not None:
+                    error.pointer = f"/{_PARAMS}{error.pointer}"
+                raise
             return orjson.dumps({"type": "success", "id": frame_id, "result": result})
         except GoatherdError as error:
             fields = problem_fields(error)
@@ -256,7 +262,7 @@ class ChatSocket:
         return orjson.dumps({"type": "error", "id": frame_id, "error": told})
 
     async def _send_message(self, params: Json) -> Json:
-        body = _validated(PostMessageBody, params)
+        body = _validated(PostMessageBody, params, _PARAMS)
         order = PostMessage(
             content=body.content,
             role=body.role,
@@ -277,12 +283,12 @@ class ChatSocket:
         return PostedMessage(**fields, reply=reply.id if reply else None).model_dump(mode="json")
 
     async def _cancel_message(self, params: Json) -> Json:
-        target = _validated(CancelParams, params).message
+        target = _validated(CancelParams, params, _PARAMS).message
         await self._parts.service.cancel(self._parts.principal, self._session, target)
         return {"message": target}
 
     async def _typing(self, params: Json) -> Json:
-        typing = _validated(TypingParams, params).typing
+        typing = _validated(TypingParams, params, _PARAMS).typing
         now = asyncio.get_running_loop().time()
         before, at = self._last_typing
         if typing != before or now - at >= _TYPING_EVERY_S:
@@ -294,12 +300,12 @@ class ChatSocket:
         return {}
 
     async def _ping(self, params: Json) -> Json:
-        _validated(PingParams, params)
+        _validated(PingParams, params, _PARAMS)
         return {"ts": rfc3339(datetime.now(UTC))}
 
     async def _ack(self, params: Json) -> Json:
         """Nothing is kept for a client that an acknowledgement could free: it is only answered."""
-        return {"seq": _validated(AckParams, params).seq}
+        return {"seq": _validated(AckParams, params, _PARAMS).seq}
 
 
 _METHODS: dict[str, Method] = {
@@ -311,13 +317,13 @@ _METHODS: dict[str, Method] = {
 }
 
 
-def _validated(model: type[Model], content: Json) -> Model:
+def _validated(model: type[Model], content: Json, *place: str) -> Model:
+    """`place` is where in its frame the content is."""
     try:
         return model.model_validate_json(orjson.dumps(content))
     except ValidationError as error:
-        raise invalid_fields(
-            error.errors(include_url=False, include_context=False, include_input=False)
-        ) from None
+        errors = error.errors(include_url=False, include_input=False)
+        raise invalid_fields([{**one, "loc": (*place, *one["loc"])} for one in errors]) from None
 
 
 def _readable_id(value: Any) -> str | int | None:

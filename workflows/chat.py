@@ -432,13 +432,18 @@ class ChatSession:
 
     async def _copy_branch(self) -> None:
         assert self._start.fork is not None
-        await workflow.wait_condition(lambda: self._stored)
-        copied = await workflow.execute_activity_method(
+        await workflow.wait_condition(lambda: self._stored or self._ending is not None)
+        copying = workflow.start_activity_method(
             StoreActivities.copy_branch,
             CopyBranch(session=self._log.session, origin=self._start.fork),
             task_queue=task_queue(Pool.STORE, self._start.task_queue_prefix),
             start_to_close_timeout=timedelta(minutes=5),
         )
+        await workflow.wait_condition(lambda: copying.done() or self._ending is not None)
+        if self._ending is not None:
+            copying.cancel()
+            return
+        copied = await copying
         self._log.last_seq, self._log.leaf = copied.last_seq, copied.leaf
         self._ready = True
 

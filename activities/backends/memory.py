@@ -54,12 +54,16 @@ class MemoryChatStore:
 
     async def append(self, events: Sequence[Event]) -> set[int]:
         taken: set[int] = set()
+        other_past: dict[str, int] = {}
         for index, event in sorted(enumerate(events), key=lambda pair: pair[1].seq):
             stored = self._events[event.session].get(event.seq)
-            if stored is None:
+            if event.seq > other_past.get(event.session, event.seq):
+                taken.add(index)
+            elif stored is None:
                 self._keep(event)
             elif stored.id != event.id:
                 taken.add(index)
+                other_past.setdefault(event.session, event.seq)
         return taken
 
     def _keep(self, event: Event) -> None:

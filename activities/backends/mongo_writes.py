@@ -35,6 +35,8 @@ class ChatWriter:
         # Followers see events in the order they are inserted.
         order = sorted(range(len(events)), key=lambda index: events[index].seq)
         taken = await self._keep([events[index] for index in order])
+        if taken:
+            taken = await self._take_back([events[index] for index in order], taken)
         kept = [events[index] for place, index in enumerate(order) if place not in taken]
         await self._apply_to_messages(kept)
         await self.end_sessions(kept)
@@ -48,6 +50,20 @@ class ChatWriter:
         # Which of its keys was found taken doesn't tell: an event that is there already has both.
         there = await _there(self._events, [events[index].id for index in refused])
         return {index for index in refused if events[index].id not in there}
+
+    async def _take_back(self, events: Sequence[Event], taken: set[int]) -> set[int]:
+        """What comes after a taken number is of the same other past: it is not kept either."""
+        first: dict[str, int] = {}
+        for index in sorted(taken):
+            first.setdefault(events[index].session, events[index].seq)
+        after = {
+            index
+            for index, event in enumerate(events)
+            if index not in taken and event.seq > first.get(event.session, event.seq)
+        }
+        if after:
+            await self._events.delete_many({"_id": {"$in": [events[index].id for index in after]}})
+        return taken | after
 
     async def _apply_to_messages(self, events: Iterable[Event]) -> None:
         new: dict[str, Document] = {}
@@ -186,7 +202,7 @@ def _to_event(document: Document) -> Event:
 
 def _guarded(change: Change) -> UpdateOne:
     """The change as an update that matches only a message which has not had it, nor a later one."""
-    guard: Document = {"_id": change.message, change.clock: {"$lt": change.seq}}
+    guard: Document = {"_id": change.message, "session": change.session, change.clock: {"$lt": change.seq}}
     if change.only_if_queued:
         guard["status"] = "queued"
     update: Document = {

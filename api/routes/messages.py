@@ -18,7 +18,15 @@ from api.idempotency import REPLAYED, Answer, Ids
 from api.pages import MessageQuery, list_response, load_page, one_cursor, refuse_query
 from api.routes import chat_streams
 from api.routes.chat import SessionPath, known_session, message_position
-from api.schemas import FeedbackBody, MessageList, PostedMessage, PostMessageBody, RegenerateBody
+from api.schemas import (
+    CancelBody,
+    FeedbackBody,
+    MessageList,
+    PostedMessage,
+    PostMessageBody,
+    RegenerateBody,
+)
+from api.sse import MEDIA_TYPE
 from goatherd.contracts.chat import Feedback, Message, MessageStatus, PostMessage, Regenerate
 from goatherd.contracts.ids import is_message_id
 from goatherd.errors import NotFound, Unavailable
@@ -53,12 +61,7 @@ def known_message(session: str, message: str) -> None:
         201: {
             "model": PostedMessage,
             "headers": {**openapi.LOCATION, **openapi.ETAG, **openapi.REPLAYED},
-            "content": {
-                "text/event-stream": {
-                    "schema": {"type": "string"},
-                    "example": "id: 4\nevent: message.created\ndata: {…}\n\n",
-                }
-            },
+            "content": {MEDIA_TYPE: openapi.event_stream("event: message.created\nid: 4\ndata: {…}\n\n")},
         },
         **openapi.errors(*openapi.POST_ERRORS),
     },
@@ -105,7 +108,7 @@ async def post_message(request: Request, session: SessionPath, parts: All) -> Re
         return _posted(*posted)
 
     answer = await parts.idempotency.run(request, parts.principal, raw, act)
-    streams = "text/event-stream" in request.headers.get("accept", "")
+    streams = MEDIA_TYPE in request.headers.get("accept", "")
     wait_s = _wait_s(request.headers.get("prefer"))
     if not streams and not wait_s:
         return answer.response()
@@ -234,6 +237,40 @@ async def regenerate_message(
         reply = await parts.service.regenerate(parts.principal, session, message, order)
         content = reply.model_dump_json().encode()
         return Answer(201, content, _headers(session, reply.id, content))
+
+    return (await parts.idempotency.run(request, parts.principal, raw, act)).response()
+
+
+@router.post(
+    "/chat/{session}/message/{message}/cancel",
+    operation_id="cancelMessage",
+    summary="Stop a reply",
+    response_description="The message as it is now.",
+    responses={
+        200: {"model": Message, "headers": {**openapi.ETAG, **openapi.REPLAYED}},
+        **openapi.errors(*openapi.POST_ERRORS),
+    },
+    openapi_extra={
+        "parameters": [openapi.IDEMPOTENCY_KEY],
+        **openapi.body(CancelBody, required=False, examples={"plain": {}}),
+    },
+)
+async def cancel_message(
+    request: Request, session: SessionPath, message: MessagePath, parts: All
+) -> Response:
+    """Stops a reply that is queued or in progress; what there is of it stays.
+
+    It may be `in_progress` for a moment longer: `message.cancelled` among the events is its end. A message
+    that is finished is 409 `message-finished`.
+    """
+    refuse_query(request)
+    known_message(session, message)
+    _, raw = await read_body(request, CancelBody)
+
+    async def act(_: Ids) -> Answer:
+        await parts.service.cancel(parts.principal, session, message)
+        content = (await parts.service.message(parts.principal, session, message)).model_dump_json().encode()
+        return Answer(200, content, {"etag": etag_of(content)})
 
     return (await parts.idempotency.run(request, parts.principal, raw, act)).response()
 

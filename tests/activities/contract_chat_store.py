@@ -231,11 +231,11 @@ class ChatStoreContract:
         script, rival = Script(), Script()
         rival.session = script.session
         mine = script.create("mine")
-        theirs = rival.create("theirs")
-        script.create("second")
-        await chats.append(script.events[:1])
-        assert await chats.append([script.events[1], rival.events[0], script.events[0]]) == {1}
-        assert await chats.message(script.session, theirs) is None
+        theirs = [rival.create("theirs"), rival.create("and what follows from it")]
+        await chats.append(script.events)
+        assert await chats.append([rival.events[1], rival.events[0], script.events[0]]) == {0, 1}
+        for message in theirs:
+            assert await chats.message(script.session, message) is None
         assert await chats.message(script.session, mine) is not None
         assert await chats.events(script.session, after=0, limit=9) == script.events
 

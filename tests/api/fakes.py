@@ -197,6 +197,13 @@ class FakeService:
         update = {"status": MessageStatus.DELETED, "content": "", "version": message.version + 1}
         self.store.texts[session_id][message_id] = message.model_copy(update=update)
 
+    async def cancel(self, principal: Principal, session_id: str, message_id: str) -> None:
+        message = await self.message(principal, session_id, message_id)
+        if message.status not in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS):
+            raise Conflict(f"The message is {message.status.value} already.", code="message-finished")
+        update = {"status": MessageStatus.CANCELLED, "version": message.version + 1}
+        self.store.texts[session_id][message_id] = message.model_copy(update=update)
+
     async def give_feedback(
         self, principal: Principal, session_id: str, message_id: str, feedback: Feedback
     ) -> Message:

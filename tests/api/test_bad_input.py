@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from api.errors import PATTERNS
 from goatherd.errors import DeadlineExceeded, GoatherdError, Unavailable
 from tests.api.conftest import House, check_problem
 
@@ -72,6 +73,67 @@ async def test_a_body_has_to_say_that_it_is_json(house: House, kind: str) -> Non
 async def test_json_may_name_its_charset(house: House) -> None:
     headers = {"content-type": "application/json; charset=utf-8"}
     assert (await house.http.post("/chat", content=b"{}", headers=headers)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("content-type", "application/json; charset=latin-1", 415),
+        ("content-type", 'application/json; charset="UTF-16"', 415),
+        ("content-type", 'application/json; charset="UTF-8"', 201),
+        ("content-type", "Application/JSON;profile=x", 201),
+        ("content-encoding", "gzip", 415),
+        ("content-encoding", "identity, br", 415),
+        ("content-encoding", "identity", 201),
+    ],
+)
+async def test_a_body_is_taken_only_as_it_is_and_in_utf_8(
+    house: House, name: str, value: str, status: int
+) -> None:
+    answer = await house.http.post("/chat", content=b"{}", headers={**JSON, name: value})
+    if status == 415:
+        check_problem(answer, 415, "unsupported-media-type")
+    else:
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([], "Has to be an object."),
+        ({"title": ""}, "Must not be empty."),
+        ({"title": "x" * 201}, "Has more than 200 characters."),
+        ({"title": 5}, "Has to be a text."),
+        ({"title": True}, "Has to be a text."),
+        ({"labels": "a"}, "Has to be a list."),
+        ({"labels": ["a"] * 17}, "Has more than 16 entries."),
+        ({"labels": ["no spaces"]}, "1 to 64 of the characters"),
+        ({"metadata": {str(n): "x" for n in range(17)}}, "Has more than 16 entries."),
+        ({"metadata": {"no spaces": "x"}}, "A key has 1 to 64 of the characters"),
+        ({"metadata": 3}, "Has to be an object."),
+        ({"generation": {"temperature": 3}}, "Has to be 2.0 or less."),
+        ({"generation": {"temperature": "hot"}}, "Has to be a number."),
+        ({"generation": {"top_p": 0}}, "Has to be more than 0.0."),
+        ({"generation": {"max_tokens": 1.5}}, "Has to be a whole number."),
+        ({"generation": {"seed": -1}}, "Has to be 0 or more."),
+        ({"generation": {"stop": [""]}}, "Must not be empty."),
+        ({"colour": "red"}, "Unknown; check the spelling."),
+    ],
+)
+async def test_what_is_wrong_is_said_in_plain_words(house: House, body: object, detail: str) -> None:
+    answer = await house.http.post("/chat", json=body)
+    (error,) = check_problem(answer, 422, "invalid")["errors"]
+    assert error["detail"].startswith(detail)
+
+
+async def test_what_is_wrong_with_a_parameter_is_said_in_plain_words(house: House) -> None:
+    query = {"limit": "many", "order": "up", "label": "!"}
+    found = check_problem(await house.http.get("/chat", params=query), 422, "invalid-parameter")["errors"]
+    assert {one["parameter"]: one["detail"] for one in found} == {
+        "limit": "Has to be a whole number.",
+        "order": "Has to be 'asc' or 'desc'.",
+        "label": PATTERNS[r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$"],
+    }
 
 
 async def test_a_body_that_is_declared_too_large_is_refused(house: House) -> None:

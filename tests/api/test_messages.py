@@ -51,6 +51,7 @@ async def test_a_message_that_the_client_has_is_not_sent_again(house: House) -> 
         ({}, "/content"),
         ({"content": ""}, "/content"),
         ({"content": 5}, "/content"),
+        ({"content": " \n\t\u3000"}, "/content"),
         ({"content": "x" * 200_001}, "/content"),
         ({"content": "x", "role": "robot"}, "/role"),
         ({"content": "x", "reply": "yes"}, "/reply"),
@@ -71,6 +72,17 @@ async def test_a_message_that_makes_no_sense_is_pointed_at(
     assert problem["status"] == 422
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
     assert house.store.texts[session] == {}
+
+
+async def test_white_space_around_a_text_stays(house: House) -> None:
+    assert (await house.message(await house.session(), "\n hi "))["content"] == "\n hi "
+
+
+async def test_too_much_text_is_told_in_bytes(house: House) -> None:
+    session = await house.session()
+    answer = await house.http.post(f"/chat/{session}/message", json={"content": "🐐" * 40_000})
+    (error,) = check_problem(answer, 422, "invalid")["errors"]
+    assert error == {"pointer": "/content", "detail": "Has to be at most 128 KiB of UTF-8."}
 
 
 async def test_prefer_wait_gives_the_reply_as_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +152,31 @@ async def test_deleting_a_message_counts_once(house: House) -> None:
         assert (await house.http.delete(path)).status_code == 204
     assert (await house.http.get(path)).json()["status"] == "deleted"
     check_problem(await house.http.post(f"{path}/feedback", json={"rating": "up"}), 409, "message-deleted")
+
+
+async def test_a_reply_is_stopped_and_only_once(house: House) -> None:
+    session = await house.session()
+    posted = await house.message(session)
+    path = f"/chat/{session}/message/{posted['reply']}"
+    headers = {"idempotency-key": "k"}
+    answer, again = [await house.http.post(f"{path}/cancel", headers=headers) for _ in range(2)]
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert (again.json(), again.headers["idempotency-replayed"]) == (answer.json(), "true")
+    read = await house.http.get(path)
+    assert (read.json(), read.headers["etag"]) == (answer.json(), answer.headers["etag"])
+    for finished in (posted["reply"], posted["id"]):
+        late = await house.http.post(f"/chat/{session}/message/{finished}/cancel", json={})
+        check_problem(late, 409, "message-finished")
+        assert late.headers["x-should-retry"] == "false"
+
+
+async def test_what_is_not_there_cannot_be_stopped(house: House) -> None:
+    session = await house.session()
+    for message in (UNKNOWN, "junk"):
+        check_problem(await house.http.post(f"/chat/{session}/message/{message}/cancel"), 404, "not-found")
+    path = f"/chat/{session}/message/{(await house.message(session))['reply']}/cancel"
+    check_problem(await house.http.post(path, json={"why": "so"}), 422, "invalid")
+    check_problem(await house.http.post(f"{path}?x=1"), 422, "unknown-parameter")
 
 
 async def test_another_reply_stands_beside_the_first(house: House) -> None:

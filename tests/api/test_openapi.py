@@ -10,7 +10,10 @@ from schemathesis import engine
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
+from api.errors import PATTERNS
+from api.frames import Cursor
 from api.routes import messages
+from api.socket import _METHODS
 from tests.api.conftest import House, build, make_settings
 
 SEED = 20_261_122
@@ -77,6 +80,36 @@ def test_every_post_takes_a_key_and_shows_bodies(document: dict[str, Any]) -> No
             schema = document["components"]["schemas"][body["schema"]["$ref"].rpartition("/")[2]]
             assert schema["additionalProperties"] is False
             assert body["examples"]
+
+
+def test_every_pattern_has_a_sentence(document: dict[str, Any]) -> None:
+    def patterns(node: Any) -> Iterator[str]:
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        if isinstance(node, dict):
+            yield from (node["pattern"],) if isinstance(node.get("pattern"), str) else ()
+            yield from node.get("patternProperties", ())
+        for child in children:
+            yield from patterns(child)
+
+    assert set(patterns(document["components"]["schemas"])) == PATTERNS.keys()
+
+
+def test_the_events_and_the_websocket_are_described(document: dict[str, Any]) -> None:
+    follow = document["paths"]["/chat/{session}/events"]["get"]
+    post = document["paths"]["/chat/{session}/message"]["post"]
+    for operation, status in ((follow, "200"), (post, "201")):
+        items = operation["responses"][status]["content"]["text/event-stream"]["x-itemSchema"]["oneOf"]
+        assert [one["$ref"].rpartition("/")[2] for one in items] == ["Event", "DeltaEvent", "PassingEvent"]
+    assert follow["x-websocket"]["methods"].keys() == _METHODS.keys()
+    pattern = follow["x-websocket"]["parameters"][0]["schema"]["pattern"]
+    for cursor in ("0", "4:msg_01k9w2x6hj3v8m5r7t0q4n1b2c:120"):
+        assert re.fullmatch(pattern, cursor)
+        assert str(Cursor.parse(cursor)) == cursor
+    given = {one["name"]: one["schema"] for one in follow["parameters"] if one["in"] != "path"}
+    assert {name: one["anyOf"][0]["pattern"] for name, one in given.items()} == {
+        "since": pattern,
+        "last-event-id": pattern,
+    }
 
 
 def test_the_models_that_there_are_are_named(document: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from api import connections
 from api import socket as socket_module
 from goatherd.contracts.ids import new_id
-from goatherd.errors import Unavailable
+from goatherd.errors import Invalid, Unavailable
 from tests.api.streams import House, StagedStore, Writer, eventually, gathered, house_on, stop
 
 
@@ -168,17 +168,21 @@ async def test_ping_and_ack_are_answered(house: House) -> None:
         ({"id": "1", "method": 3}, "invalid", "/method"),
         ({"id": "1", "method": "ping", "params": []}, "invalid", "/params"),
         ({"id": "1", "method": "ping", "more": 1}, "invalid", "/more"),
-        ({"id": "1", "method": "ping", "params": {"x": 1}}, "invalid", "/x"),
-        ({"id": "1", "method": "ack", "params": {"seq": -1}}, "invalid", "/seq"),
-        ({"id": "1", "method": "message.send"}, "invalid", "/content"),
-        ({"id": "1", "method": "message.send", "params": {"content": ""}}, "invalid", "/content"),
+        ({"id": "1", "method": "ping", "params": {"x": 1}}, "invalid", "/params/x"),
+        ({"id": "1", "method": "ack", "params": {"seq": -1}}, "invalid", "/params/seq"),
+        ({"id": "1", "method": "message.send"}, "invalid", "/params/content"),
+        ({"id": "1", "method": "message.send", "params": {"content": ""}}, "invalid", "/params/content"),
         (
             {"id": "1", "method": "message.send", "params": {"content": "x", "reply": "no"}},
             "invalid",
-            "/reply",
+            "/params/reply",
         ),
-        ({"id": "1", "method": "message.cancel", "params": {"message": "../x"}}, "invalid", "/message"),
-        ({"id": "1", "method": "typing", "params": {"typing": "yes"}}, "invalid", "/typing"),
+        (
+            {"id": "1", "method": "message.cancel", "params": {"message": "../x"}},
+            "invalid",
+            "/params/message",
+        ),
+        ({"id": "1", "method": "typing", "params": {"typing": "yes"}}, "invalid", "/params/typing"),
     ],
 )
 async def test_a_wrong_frame_is_answered_with_an_error(
@@ -201,6 +205,7 @@ async def test_an_id_that_is_none_is_not_given_back(house: House, frame_id: Any)
     async with connect(url(house, writer.session)) as ws:
         answer = await ask(ws, "ping", frame_id)
         assert (answer["type"], answer["id"], answer["error"]["code"]) == ("error", None, "invalid")
+        assert [one["pointer"] for one in answer["error"]["errors"]] == ["/id"]
 
 
 @pytest.mark.parametrize(
@@ -225,12 +230,47 @@ async def test_a_socket_that_cannot_be_opened_says_why(house: House) -> None:
         (writer.session, "?since=x", 4400),
         (writer.session, "?since=", 4400),
         (writer.session, "?since=99", 4400),
+        (writer.session, "?since=0&limit=5", 4400),
+        (writer.session, "?Since=0", 4400),
+        (writer.session, "?since=" + "x" * 200, 4400),
+        ("n" * 200, "", 4404),
     ):
         async with connect(url(house, session, query)) as ws:
-            assert (await closed(ws))[0] == code
+            found, reason = await closed(ws)
+            assert found == code
+            assert reason.endswith((".", "…"))
+            assert len(reason.encode()) <= 120
     house.service.fault = Unavailable("the store is away")
     async with connect(url(house, writer.session)) as ws:
         assert await closed(ws) == (1013, "the store is away")
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("Short.", "Short."),
+        ("x" * 120, "x" * 120),
+        (f"First. Second is {'longer ' * 30}", "First."),
+        (f"What is {'long ' * 30}", f"What is {'long ' * 20}long…"),
+        ("🐐" * 100, "🐐" * 29 + "…"),
+    ],
+)
+def test_a_reason_is_not_cut_within_a_word(reason: str, short: str) -> None:
+    assert socket_module.short(reason) == short
+    assert len(short.encode()) <= 120
+
+
+async def test_what_the_service_finds_wrong_is_pointed_at_in_the_frame(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def post(*_: Any) -> None:
+        raise Invalid("There is no such message.", pointer="/parent_id")
+
+    writer = await house.chat()
+    monkeypatch.setattr(house.service, "post", post)
+    async with connect(url(house, writer.session)) as ws:
+        error = (await ask(ws, "message.send", content="hi"))["error"]
+        assert [one["pointer"] for one in error["errors"]] == ["/params/parent_id"]
 
 
 async def test_the_end_of_the_session_is_delivered_and_closes_with_1000(house: House) -> None:

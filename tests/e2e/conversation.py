@@ -189,7 +189,7 @@ class Talk:
         client_id = uuid4().hex
         body = {"content": content, "client_id": client_id, **more}
         began = time.monotonic()
-        response, tries = await self._insist("POST", f"/chat/{self.session}/message", json=body)
+        response, tries = await self.insist("POST", f"/chat/{self.session}/message", json=body)
         post = Post(client_id, content, response.json(), began, time.monotonic(), tries)
         self.posts.append(post)
         return post
@@ -204,7 +204,7 @@ class Talk:
             await asyncio.sleep(0.05)
 
     async def end(self) -> None:
-        await self._insist("DELETE", f"/chat/{self.session}")
+        await self.insist("DELETE", f"/chat/{self.session}")
 
     async def read(self, path: str = "", **query: Any) -> httpx.Response:
         return await self.http.get(f"/chat/{self.session}{path}", params=query)
@@ -219,7 +219,7 @@ class Talk:
             if not page["has_more"]:
                 return found
 
-    async def _insist(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, int]:
+    async def insist(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, int]:
         async with asyncio.timeout(PATIENCE_S):
             for tries in itertools.count(1):
                 try:

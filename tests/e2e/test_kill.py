@@ -29,7 +29,8 @@ from tests.e2e.conversation import (
 )
 from tests.e2e.stack import Up, frozen, running_beside, running_up, status_of, until_ready
 from tests.embedded.waiting import gone, is_running
-from tests.temporal import binary, eventually
+from tests.servers import program
+from tests.temporal import eventually
 
 API, ACTORS, INFERENCE = ("goatherd", "api"), ("goatherd", "actors"), ("goatherd", "inference")
 TEMPORAL, STORE = ("start-dev",), ("secantusd",)
@@ -187,12 +188,16 @@ async def test_an_inference_worker_that_was_frozen_does_not_write_into_its_succe
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "replying"])
 @pytest.mark.parametrize(
-    ("verb", "reason"),
-    [("terminate", "terminated"), ("cancel", "cancelled"), ("reset", "reset")],
+    ("verb", "options", "reason"),
+    [
+        ("terminate", [], "terminated"),
+        ("cancel", [], "cancelled"),
+        ("reset", ["--event-id", "4", "--reason", "test"], "reset"),
+    ],
     ids=["terminate", "cancel", "reset"],
 )
 async def test_a_session_that_an_operator_stops_is_ended_within_seconds(
-    up: Up, http: httpx.AsyncClient, verb: str, reason: str, busy: bool
+    up: Up, http: httpx.AsyncClient, verb: str, options: list[str], reason: str, busy: bool
 ) -> None:
     talk = await Talk.begin(http)
     reader, reply = SseReader(up.url, talk.session), ""
@@ -204,8 +209,7 @@ async def test_a_session_that_an_operator_stops_is_ended_within_seconds(
         if busy:
             reply = (await talk.post("[[words=500 delay_ms=20]]")).reply or ""
             await reader.until(lambda: bool(reader.texts.get(reply)))
-        options = ["--event-id", "4"] if verb == "reset" else []
-        await _operate(up, verb, "--workflow-id", talk.session, "--reason", "test", *options)
+        await _operate(up, verb, "--workflow-id", talk.session, *options)
         # Whoever posts is told at once, before anything has been noticed in the background.
         async with asyncio.timeout(8):
             refused = await talk.http.post(f"/chat/{talk.session}/message", json={"content": "too late"})
@@ -233,7 +237,7 @@ async def test_a_session_ended_by_an_operator_that_nobody_asks_ends_for_its_read
     async with asyncio.TaskGroup() as group:
         group.create_task(reader.run())
         await talk.post("a note", reply=False)
-        await _operate(up, "terminate", "--workflow-id", talk.session, "--reason", "test")
+        await _operate(up, "terminate", "--workflow-id", talk.session)
         await reader.until(lambda: reader.ended, within=10)
     assert reader.faults == []
     assert reader.events[-1]["data"]["reason"] == "terminated"
@@ -264,20 +268,20 @@ async def test_while_temporal_is_away_reads_go_on_and_posts_are_refused_in_time(
         await up.ready()
         talk = await Talk.begin(http)
         kept = await talk.post("kept", reply=False)
+        late = {"content": "late", "client_id": "late", "reply": False}
 
         async def refused() -> None:
             """A post in vain is answered in time; all that can be read still is."""
             began = time.monotonic()
-            late = asyncio.create_task(
-                _try(talk, "POST", "/message", {"content": "late", "client_id": "late"})
-            )
-            made = asyncio.create_task(_try(talk, "POST", None, {}))
+            tries = [
+                asyncio.create_task(_try(talk, "POST", "/message", late)),
+                asyncio.create_task(_try(talk, "POST", None, {})),
+            ]
             for path in ("", "/message", f"/message/{kept.answer['id']}"):
                 assert (await talk.read(path)).status_code == 200
-            assert await late in (503, 504)
-            assert time.monotonic() - began < ASK_TIMEOUT_S + 2
-            assert await made in (503, 504)
-            assert time.monotonic() - began < ASK_TIMEOUT_S + 8
+            for answer in tries:
+                assert await answer in (503, 504)
+                assert time.monotonic() - began < ASK_TIMEOUT_S + 2
             assert await status_of(http, "/readyz") == 503
 
         with frozen(up.part(*TEMPORAL)):
@@ -287,10 +291,8 @@ async def test_while_temporal_is_away_reads_go_on_and_posts_are_refused_in_time(
             up.part(*TEMPORAL).kill()
             await refused()
         await until_ready(http)
-        again = await http.post(
-            f"/chat/{talk.session}/message", json={"content": "late", "client_id": "late", "reply": False}
-        )
-        assert again.status_code == 201
+        # Workers take a while to find that Temporal is back: whoever is refused tries again.
+        await talk.insist("POST", f"/chat/{talk.session}/message", json=late)
         contents = [message["content"] for message in await talk.messages()]
         assert contents.count("late") == 1
         assert contents.count("kept") == contents.count("in between") == 1
@@ -301,22 +303,24 @@ async def test_while_the_store_is_away_everything_is_503_and_nothing_is_lost(
     up: Up, http: httpx.AsyncClient
 ) -> None:
     talk = await Talk.begin(http)
-    await talk.post("kept", reply=False)
+    kept = await talk.post("kept", reply=False)
+    late = {"content": "late", "client_id": "late"}
     with up.frozen():
         killed = up.part(*STORE)
         killed.kill()
         await gone(killed.pid)
-        for path in ("", "/message", "/events", "/message/msg_01k9w2x6hj3v8m5r7t0q4n1b2c"):
-            assert (await talk.read(path)).status_code == 503, path
-        assert await status_of(http, "/chat") == 503
-        assert await _try(talk, "POST", "/message", {"content": "late", "client_id": "late"}) == 503
-        assert await _try(talk, "POST", None, {}) == 503
-        assert await _try(talk, "DELETE", "", None) == 503
-        assert await status_of(http, "/readyz") == 503
+        answers = await asyncio.gather(
+            *(_try(talk, "GET", path, None) for path in ("", "/message", f"/message/{kept.answer['id']}")),
+            _try(talk, "GET", None, None),
+            _try(talk, "POST", "/message", late),
+            _try(talk, "POST", None, {}),
+            _try(talk, "DELETE", "", None),
+            status_of(http, "/readyz"),
+        )
+        assert set(answers) == {503}, answers
         assert await status_of(http, "/healthz") == 200
     await until_ready(http)
-    again = await http.post(f"/chat/{talk.session}/message", json={"content": "late", "client_id": "late"})
-    assert again.status_code == 201
+    await talk.insist("POST", f"/chat/{talk.session}/message", json=late)
     await eventually(lambda: _shows(talk, ["kept", "late", "You said: late"]), within_s=PATIENCE_S)
 
 
@@ -340,7 +344,7 @@ async def _shows(talk: Talk, contents: list[str]) -> bool:
 async def _operate(up: Up, verb: str, *arguments: str) -> None:
     """`temporal workflow …`, as an operator types it."""
     process = await asyncio.create_subprocess_exec(
-        binary("temporal"),
+        program("temporal"),
         *("workflow", verb, *arguments, "--address", up.where().temporal),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -52,7 +52,8 @@ class FakeApi:
     calls: list[str] = field(default_factory=list)
     cursors: list[str | None] = field(default_factory=list)
     reply: dict[str, Any] | None = None
-    deleted: asyncio.Event = field(default_factory=asyncio.Event)
+    cancel_failure: Response | None = None
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> Starlette:
         one = "/chat/{session}"
@@ -65,7 +66,7 @@ class FakeApi:
                 Route(f"{one}/message", self.post, methods=["POST"]),
                 Route(f"{one}/message", self.list_messages),
                 Route(f"{one}/message/{{message}}", self.get_message),
-                Route(f"{one}/message/{{message}}", self.delete, methods=["DELETE"]),
+                Route(f"{one}/message/{{message}}/cancel", self.cancel, methods=["POST"]),
                 Route(f"{one}/message/{{message}}/regenerate", self.regenerate, methods=["POST"]),
                 Route(f"{one}/events", self.events),
             ]
@@ -98,16 +99,19 @@ class FakeApi:
         return JSONResponse(message(USER, "user", self.posts[-1]["content"]) | {"reply": REPLY}, 201)
 
     async def list_messages(self, request: Request) -> Response:
-        assert request.query_params["order"] == "desc"
-        return JSONResponse({"object": "list", "data": self.messages[::-1], "has_more": False})
+        query = request.query_params
+        messages = self.messages[::-1] if query["order"] == "desc" else self.messages
+        return JSONResponse({"object": "list", "data": messages[: int(query["limit"])], "has_more": False})
 
     async def get_message(self, request: Request) -> Response:
         return JSONResponse(self.reply)
 
-    async def delete(self, request: Request) -> Response:
-        self.calls.append(f"delete {request.path_params['message']}")
-        self.deleted.set()
-        return Response(status_code=204)
+    async def cancel(self, request: Request) -> Response:
+        self.calls.append(f"cancel {request.path_params['message']}")
+        self.cancelled.set()
+        if self.cancel_failure is not None:
+            return self.cancel_failure
+        return JSONResponse(message(request.path_params["message"], "assistant", "", "cancelled"))
 
     async def regenerate(self, request: Request) -> Response:
         self.calls.append(f"regenerate {request.path_params['message']}")

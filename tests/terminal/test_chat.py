@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from starlette.responses import Response
@@ -114,15 +115,27 @@ async def test_a_post_that_fails_on_the_way_is_repeated_with_the_same_client_id(
 
 
 async def test_an_interrupt_cancels_the_reply_and_keeps_what_there_is(fake: FakeApi, talk: Talk) -> None:
-    fake.streams = [[delta(0, "Once upon"), fake.deleted.wait, finished("cancelled", "Once upon a")]]
+    fake.streams = [[delta(0, "Once upon"), fake.cancelled.wait, finished("cancelled", "Once upon a")]]
     await talk.chat.open(SESSION)
     running = asyncio.create_task(talk.run("tell", "never posted"))
     await talk.out.written.wait()
     talk.chat.interrupt()
     assert await running == 130
     assert talk.out.getvalue() == "Once upon a\n"
-    assert fake.calls[-1] == f"delete {REPLY}"
+    assert fake.calls[-1] == f"cancel {REPLY}"
     assert len(fake.posts) == 1
+
+
+async def test_an_interrupt_that_comes_too_late_leaves_the_reply_as_it_is(fake: FakeApi, talk: Talk) -> None:
+    fake.cancel_failure = problem(409, "message-finished", "The message is completed already.")
+    fake.streams = [[delta(0, "Once"), fake.cancelled.wait, finished("completed", "Once.")]]
+    await talk.chat.open(SESSION)
+    running = asyncio.create_task(talk.run("tell"))
+    await talk.out.written.wait()
+    talk.chat.interrupt()
+    assert await running == 130
+    assert talk.out.getvalue() == "Once.\n"
+    assert "cancelled" not in talk.err.getvalue()
 
 
 async def test_a_second_interrupt_stops_waiting(fake: FakeApi, talk: Talk) -> None:
@@ -131,7 +144,7 @@ async def test_a_second_interrupt_stops_waiting(fake: FakeApi, talk: Talk) -> No
     running = asyncio.create_task(talk.run("tell"))
     await talk.out.written.wait()
     talk.chat.interrupt()
-    await fake.deleted.wait()
+    await fake.cancelled.wait()
     talk.chat.interrupt()
     assert await running == 130
     assert "stopped waiting" in talk.err.getvalue()
@@ -162,6 +175,29 @@ async def test_a_refusal_is_one_clear_line(fake: FakeApi, talk: Talk) -> None:
         await talk.chat.open("nobody's")
 
 
+_WHAT = ("shows this", "goes on with that session", "leaves; the session stays")
+
+
+@pytest.mark.parametrize(
+    ("title", "messages", "shown"),
+    [
+        ("Goats", ["no"], "Goats"),
+        (None, [], "(empty)"),
+        (None, ["How do\n goats climb?"], "“How do goats climb?”"),
+        (None, ["goat " * 20], f"“{('goat ' * 9)}goat…”"),
+        (None, ["x" * 60], f"“{'x' * 50}…”"),
+    ],
+)
+async def test_a_listed_session_has_its_title_or_its_beginning(
+    fake: FakeApi, talk: Talk, title: str | None, messages: list[str], shown: str
+) -> None:
+    fake.session = session(title=title)
+    fake.messages = [message(USER, "user", content) for content in messages]
+    await talk.chat.open(SESSION)
+    assert await talk.run("/sessions") == 0
+    assert talk.err.getvalue().splitlines()[-1].endswith(f"  {shown}")
+
+
 async def test_commands(fake: FakeApi, talk: Talk) -> None:
     fake.messages = [message(USER, "user", "hi"), message(REPLY, "assistant", "par", "cancelled")]
     fake.streams = [[finished("completed", "Again.")]]
@@ -180,7 +216,10 @@ async def test_commands(fake: FakeApi, talk: Talk) -> None:
     assert await talk.run(*lines) == 0
     said = talk.err.getvalue()
     assert all(command in said for command in talk.chat.commands)
-    assert f"* {SESSION}" in said
+    columns = {line.index(what) for line in said.splitlines() for what in _WHAT if line.endswith(what)}
+    assert len(columns) == 1
+    at = datetime(2026, 11, 22, 12, tzinfo=UTC).astimezone()
+    assert f"* {SESSION}  {at:%Y-%m-%d %H:%M}  “hi”\n" in said
     assert talk.out.getvalue() == "user: hi\nassistant (cancelled): par\nAgain.\n"
     assert fake.calls == [*[f"regenerate {REPLY}"] * 2, "create {}"]
     # Sent twice, since the first time the server was busy; counted once.
