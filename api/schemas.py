@@ -71,7 +71,9 @@ class GenerationBody(Generation):
         description=f"Texts that end the reply; they are not part of it. {_MODELS_OWN}",
     )
     seed: Seed | None = Field(
-        None, description="The same seed and input: the same reply. Default: another one for each reply."
+        None,
+        description="The same seed and input: the same reply. Default: the session's, else the model's own, "
+        "else a new one for each reply.",
     )
 
     def contract(self) -> Generation:
