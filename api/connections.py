@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import HTTPConnection
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -46,6 +47,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state = {**self.app_state, "cut": self._cut}
         super().connection_made(transport)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # Uvicorn forgets that the answer of a refusal ends the handshake, and logs an error.
+            self.handshake_complete = True
 
     def _cut(self) -> None:
         self.writable.set()

@@ -244,8 +244,10 @@ class ChatService:
             await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
 
     async def cancel(self, principal: Principal, session_id: str, message_id: str) -> None:
-        """Stops a reply that is queued or in progress; what there is of it stays."""
+        """Stops a reply that is queued or in progress; what there is of it stays. Again is fine."""
         message = await self.message(principal, session_id, message_id)
+        if message.status is MessageStatus.CANCELLED:
+            return
         if message.status not in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS):
             raise Conflict(f"The message is {message.status.value} already.", code="message-finished")
         order = CancelMessage(message=message_id, flusher=True)
