@@ -10,7 +10,7 @@ A reset undoes what readers have seen, so a reset session is ended too: fork it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -28,6 +28,7 @@ _REASONS = {
     WorkflowExecutionStatus.TIMED_OUT: "timed-out",
 }
 _ROUNDS = 20
+_RPC_TIMEOUT = timedelta(seconds=5)
 
 log = get_logger(__name__)
 
@@ -39,7 +40,7 @@ async def end_reason(client: Client, session: str) -> str | None:
     """
     handle = client.get_workflow_handle(session, result_type=SessionOutcome)
     try:
-        description = await handle.describe()
+        description = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
         if description.status is WorkflowExecutionStatus.COMPLETED:
             outcome: SessionOutcome = await handle.result()
             return outcome.reason
@@ -60,7 +61,8 @@ async def end_reset_run(client: Client, session: str) -> None:
     """Terminates the run that a reset has made, if it runs."""
     try:
         await client.get_workflow_handle(session).terminate(
-            "Goatherd ends a session that was reset: its readers have seen what the reset undid."
+            "Goatherd ends a session that was reset: its readers have seen what the reset undid.",
+            rpc_timeout=_RPC_TIMEOUT,
         )
     except RPCError as error:
         if not is_gone(error):

@@ -6,6 +6,7 @@ store and never touch a workflow.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ from goatherd.contracts.queues import Pool
 from goatherd.errors import (
     ClientIdReused,
     Conflict,
+    DeadlineExceeded,
     Invalid,
     LookUp,
     ModelNotFound,
@@ -107,20 +109,23 @@ class ChatService:
         session = start.document(session_id, now=datetime.now(UTC), model=self._settings.model)
         start = start.model_copy(update={"created_at": session.created_at})
         try:
-            await self._client.start_workflow(
-                "ChatSession",
-                start,
-                id=session_id,
-                task_queue=self._settings.task_queue(Pool.ACTORS),
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=(start.title or "Chat")[:200],
-                search_attributes=TypedSearchAttributes(
-                    [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]
-                ),
-            )
+            async with asyncio.timeout(self._settings.ask_timeout_s):
+                await self._client.start_workflow(
+                    "ChatSession",
+                    start,
+                    id=session_id,
+                    task_queue=self._settings.task_queue(Pool.ACTORS),
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    static_summary=(start.title or "Chat")[:200],
+                    search_attributes=TypedSearchAttributes(
+                        [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]
+                    ),
+                )
         except WorkflowAlreadyStartedError as error:
             raise SessionEnded(f"Session {session_id!r} exists and has ended.") from error
+        except TimeoutError as error:
+            raise DeadlineExceeded("Temporal did not start the session in time. Try again.") from error
         except RPCError as error:
             raise translate(error) from error
         if start.fork is None:
