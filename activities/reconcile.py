@@ -76,6 +76,11 @@ async def end_read_side(store: ChatStore, session: str, reason: str) -> None:
         if stored is None or stored.status == "ended":
             return
         last = await store.last_seq(session)
+        newest = await store.events(session, after=last - 1, limit=1) if last else []
+        if newest and newest[-1].type is EventType.SESSION_ENDED:
+            # Its document has not followed yet, or whoever wrote it died: it counts all the same.
+            await store.append(newest)
+            return
         events = _closing(session, last, await _left_over(store, session), reason)
         taken = await store.append(events)
         if not taken:

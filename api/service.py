@@ -91,7 +91,7 @@ class ChatService:
         self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append, linger=self._linger)
         self._asking = 0
         self._owners: _Recent[str] = _Recent()
-        self._flushed: _Recent[int] = _Recent()
+        self._flushed: _Recent[tuple[int, str | None]] = _Recent()
 
     # -- sessions
 
@@ -210,7 +210,8 @@ class ChatService:
             self._model(message.model)
         if message.parent is not None and await self.store.message(session_id, message.parent) is None:
             raise Invalid(f"There is no message {message.parent!r} in this session.", pointer="/parent_id")
-        message = message.model_copy(update={"flushed": self._flushed.get(session_id, 0), "flusher": True})
+        seq, event = self._flushed.get(session_id, (0, None))
+        message = message.model_copy(update={"flushed": seq, "flushed_event": event, "flusher": True})
         try:
             posted = await self._ask(session_id, message, Posted, ask_id=message.id)
         except LookUp:
@@ -339,7 +340,8 @@ class ChatService:
             raise SessionEnded(
                 f"Session {session_id!r} was reset by an operator, which ends it. Fork it to go on."
             )
-        self._flushed.put(session_id, max(events[-1].seq, self._flushed.get(session_id, 0)))
+        newest = (events[-1].seq, events[-1].id)
+        self._flushed.put(session_id, max(newest, self._flushed.get(session_id, newest)))
 
     def _linger(self) -> float:
         """Answers of other asks are about to come: a moment's wait makes one write of several."""

@@ -31,7 +31,13 @@ STATUS = SearchAttributeKey.for_keyword("GoatherdStatus")
 
 Answer = TypeVar("Answer", bound=Contract)
 
-_DOWN = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED}
+_DOWN = {
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ABORTED,
+    # A workflow task that failed because something came in between is done again at once.
+    RPCStatusCode.FAILED_PRECONDITION,
+}
 _LATE = {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 
 

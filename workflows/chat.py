@@ -104,7 +104,7 @@ class ChatSession:
         self._writing: workflow.ActivityHandle[Reply] | None = None
         self._ready = start.fork is None or start.state is not None
         self._stored = start.stored or start.state is not None
-        self._urgent = not self._stored
+        self._urgent = not self._stored or not self._log.is_flushed
         self._ending: str | None = None
         self._ended = False
         self._fenced = False
@@ -145,6 +145,9 @@ class ChatSession:
     def post_message(self, order: PostMessage) -> Posted:
         """Adds a message; asks for a reply to it unless told not to."""
         self._updates += 1
+        if not self._log.agrees(order.flushed, order.flushed_event):
+            self._give_way()
+            raise failure(SessionEnded("The session was reset by an operator, which ends it."))
         self._log.confirm(order.flushed)
         known = self._log.receipt(order.id, order.client_id)
         if known is not None:
@@ -405,12 +408,10 @@ class ChatSession:
             await self._copy_branch()
         while self._ending is None:
             if self._is_worn_out():
-                if self._log.is_flushed and self._stored:
+                # What the store may lack goes along: waiting for it could take for ever in a busy session.
+                if self._stored:
                     return True
-                self._urgent = True
-                await workflow.wait_condition(
-                    lambda: self._ending is not None or (self._log.is_flushed and self._stored)
-                )
+                await workflow.wait_condition(lambda: self._ending is not None or self._stored)
             elif self._turns:
                 await self._write_reply()
             else:

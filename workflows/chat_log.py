@@ -104,6 +104,12 @@ class SessionLog:
     def is_flushed(self) -> bool:
         return not self._unflushed
 
+    def agrees(self, seq: int, event: str | None) -> bool:
+        """Whether the store's event of this number can be of this run's past; if not, the run was reset."""
+        if seq > self.last_seq:
+            return False
+        return event is None or all(mine.seq != seq or mine.id == event for mine, _ in self._unflushed)
+
     def confirm(self, seq: int) -> None:
         """Events up to `seq` are in the store."""
         while self._unflushed and self._unflushed[0][0].seq <= seq:

@@ -254,6 +254,7 @@ class PostMessage(Contract):
     generation: Generation | None = None
     metadata: Metadata = {}
     flushed: int = Field(0, description="Events up to this number are known to be in the store.")
+    flushed_event: str | None = Field(None, description="The id of the event of that number.")
     flusher: bool = Field(False, description="The caller writes the answer's events to the store.")
     looked_up: bool = Field(False, description="The store does not know the client id.")
 

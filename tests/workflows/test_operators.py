@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from goatherd.contracts.chat import EventType, MessageStatus
+from goatherd.errors import SessionEnded
+from goatherd.temporal import ActorGone
 from tests.temporal import cli
 from tests.workflows.conftest import House
 from workers.reconciler import Reconciler
@@ -71,3 +73,14 @@ async def test_two_reconcilers_end_a_session_once(watched: House) -> None:
     await asyncio.gather(*(Reconciler(watched.client, watched.store).look() for _ in range(5)))
     await watched.ended(session)
     assert (await watched.kinds(session)).count(EventType.SESSION_ENDED) == 1
+
+
+async def test_a_post_that_knows_more_than_a_reset_run_ends_it(house: House) -> None:
+    handle = await house.begin(stored=True)
+    posted = [await house.post(handle.id, f"{n}", reply=False, flusher=True) for n in range(3)]
+    await house.store.append(posted[-1].events)
+    with pytest.raises(SessionEnded):
+        await house.post(handle.id, "next", reply=False, flushed=3, flushed_event="evt_of_another_past")
+    with pytest.raises((SessionEnded, ActorGone)):
+        await house.post(handle.id, "next", reply=False)
+    assert (await handle.result())["reason"] == "reset"
