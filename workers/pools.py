@@ -51,6 +51,8 @@ def _actors(parts: Parts) -> Worker:
             max_workers=max(4, os.cpu_count() or 1), thread_name_prefix="workflow"
         ),
         max_cached_workflows=2_000,
+        # An eager start whose answer is lost waits for its timeout; a dispatch by the queue does not.
+        disable_eager_activity_execution=True,
         sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=3),
     )

@@ -111,6 +111,7 @@ class ChatSession:
         self._updates = 0
         self._created_at = start.created_at or workflow.now()
         self._cancelling = False
+        self._flushing = False
 
     @workflow.run
     async def run(self, start: StartSession = _BY_HAND) -> SessionOutcome:
@@ -408,10 +409,13 @@ class ChatSession:
             await self._copy_branch()
         while self._ending is None:
             if self._is_worn_out():
-                # What the store may lack goes along: waiting for it could take for ever in a busy session.
-                if self._stored:
+                # What the store may lack goes along: waiting for it could take for ever in a busy session. A
+                # write under way is waited for, since what arrives in between has Temporal ask again.
+                if self._stored and not self._flushing:
                     return True
-                await workflow.wait_condition(lambda: self._ending is not None or self._stored)
+                await workflow.wait_condition(
+                    lambda: self._ending is not None or (self._stored and not self._flushing)
+                )
             elif self._turns:
                 await self._write_reply()
             else:
@@ -517,12 +521,7 @@ class ChatSession:
 
     async def _keep_flushed(self) -> None:
         while True:
-            # A turn's activity writes what it finds, so nothing needs to be hurried while one is under way.
-            await workflow.wait_condition(
-                lambda: (
-                    not self._stored or (not self._log.is_flushed and (self._urgent or self._writing is None))
-                )
-            )
+            await workflow.wait_condition(self._should_flush)
             if self._urgent:
                 await self._flush()
                 continue
@@ -535,18 +534,27 @@ class ChatSession:
             except TimeoutError:
                 self._urgent = True
 
+    def _should_flush(self) -> bool:
+        """Not while a turn is under way, whose activity writes what it finds, unless it is urgent; nor just
+        before continuing as new."""
+        if not self._stored:
+            return True
+        if self._log.is_flushed or (self._ending is None and self._is_worn_out()):
+            return False
+        return self._urgent or self._writing is None
+
     async def _flush(self) -> None:
         """Not by a local activity: that would write events of a workflow task which may yet be done anew,
         with other events in their place."""
         events = self._log.unflushed(FLUSH_BATCH)
-        self._urgent = False
+        self._urgent, self._flushing = False, True
         flushed = await workflow.execute_activity_method(
             StoreActivities.flush,
             Flush(session=None if self._stored else self._document(), events=events),
-            start_to_close_timeout=timedelta(seconds=10),
+            start_to_close_timeout=timedelta(seconds=5),
             retry_policy=_FLUSH_RETRY,
         )
-        self._stored = True
+        self._stored, self._flushing = True, False
         if flushed.fenced:
             self._give_way()
         elif events:
