@@ -10,18 +10,15 @@ By hand: `temporal workflow update execute -w chat_… --name PostMessage --inpu
 from __future__ import annotations
 
 import asyncio
-import zlib
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
-    ApplicationError,
     FailureError,
     is_cancelled_exception,
 )
-from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from activities.chat import ReplyActivities, StoreActivities
@@ -32,7 +29,6 @@ with workflow.unsafe.imports_passed_through():
         DeleteMessage,
         EndSession,
         EventType,
-        Failure,
         Flush,
         GiveFeedback,
         Message,
@@ -54,10 +50,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from goatherd.contracts.ids import is_chat_id
     from goatherd.contracts.inference import Generation
-    from goatherd.contracts.model import Json
     from goatherd.contracts.queues import Pool, task_queue
     from goatherd.errors import (
-        CODES,
         ClientIdReused,
         Invalid,
         LookUp,
@@ -69,6 +63,7 @@ with workflow.unsafe.imports_passed_through():
     from goatherd.temporal import STATUS, failure
 
 from workflows.chat_log import SessionLog
+from workflows.chat_reply import digest, outcome, reason
 
 DEFAULT_MODEL = "default"
 
@@ -180,7 +175,7 @@ class ChatSession:
             seq=message.seq,
             client_id=order.client_id,
             reply=reply,
-            digest=_digest(order.content),
+            digest=digest(order.content),
         )
         self._log.posts += 1
         self._log.keep(receipt)
@@ -190,7 +185,7 @@ class ChatSession:
     def check_post(self, order: PostMessage) -> None:
         self._check_open(order.flushed)
         known = self._log.receipt(order.id, order.client_id)
-        if known is not None and known.digest not in (None, _digest(order.content)):
+        if known is not None and known.digest not in (None, digest(order.content)):
             raise failure(ClientIdReused("The client_id came with another content before. Use a new one."))
         if known is None and order.client_id is not None and self._log.forgot and not order.looked_up:
             raise failure(LookUp("The client_id may be an old one: look in the store, and set `looked_up`."))
@@ -506,10 +501,10 @@ class ChatSession:
             content = ""
         if cancelled or is_cancelled_exception(error):
             return Reply(status="cancelled", content=content, finish_reason="cancelled")
-        return Reply(status="failed", content=content, error=_reason(error))
+        return Reply(status="failed", content=content, error=reason(error))
 
     def _close_turn(self, turn: QueuedTurn, reply: Reply) -> None:
-        kind, data = _outcome(reply)
+        kind, data = outcome(reply)
         self._log.emit(kind, message=turn.reply, parent=turn.parent, data=data)
         if turn.started:
             self._log.emit(
@@ -569,30 +564,3 @@ class ChatSession:
         self._fenced = True
         self._log.confirm(self._log.last_seq)
         self._end("reset")
-
-
-def _reason(error: ActivityError) -> Failure:
-    """What readers are told: errors of ours as they are, of others only that there was one."""
-    cause = error.cause
-    if isinstance(cause, ApplicationError) and cause.type in CODES:
-        return Failure(code=cause.type, message=cause.message)
-    if isinstance(cause, ActivityTimeout):
-        return Failure(code="worker-lost", message="The reply's workers were lost, again and again.")
-    return Failure(code="internal", message="The reply failed for a reason that the workers' logs tell.")
-
-
-def _digest(content: str) -> int:
-    return zlib.crc32(content.encode())
-
-
-def _outcome(reply: Reply) -> tuple[EventType, Json]:
-    data: Json = {"content": reply.content}
-    if reply.status == "failed":
-        error = reply.error or Failure(code="unknown", message="The reply failed.")
-        return EventType.MESSAGE_FAILED, data | {"error": error.model_dump(mode="json")}
-    data["finish_reason"] = reply.finish_reason
-    if reply.usage is not None:
-        data["usage"] = reply.usage.model_dump(mode="json")
-    if reply.status == "cancelled":
-        return EventType.MESSAGE_CANCELLED, data
-    return EventType.MESSAGE_COMPLETED, data

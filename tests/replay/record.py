@@ -6,6 +6,7 @@ Record anew only what is not released yet: a history that no longer replays is a
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -98,6 +99,13 @@ async def _runs(house: House, session: str) -> list[WorkflowHistory]:
     return histories[::-1]
 
 
+def _scrubbed(value: object) -> object:
+    """Without what tells of the machine that recorded it."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(one) for key, one in value.items() if key not in ("stackTrace", "identity")}
+    return [_scrubbed(one) for one in value] if isinstance(value, list) else value
+
+
 async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     async with temporal_server() as environment, AsyncExitStack() as stack:
@@ -109,7 +117,7 @@ async def main() -> None:
             session = await scenario(house)
             for number, history in enumerate(await _runs(house, session)):
                 path = HISTORIES / f"{scenario.__name__}-{number}.json"
-                path.write_text(history.to_json() + "\n")
+                path.write_text(json.dumps(_scrubbed(history.to_json_dict()), indent=1) + "\n")
                 print(path.name, len(history.events), "events")
 
 
