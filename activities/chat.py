@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Self, cast
 
@@ -206,10 +206,14 @@ class _DeltaWriter:
         if error is None:
             self._closing.set()
             self._more.set()
-        else:
-            self._task.cancel()
-        with nullcontext() if error is None else suppress(asyncio.CancelledError, GoatherdError):
             await self._task
+            return
+        # More than once, if need be: the driver waits by `asyncio.wait_for`, which may swallow the first.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=BATCH_S)
+        if not self._task.cancelled():
+            self._task.exception()  # What went wrong before counts no more.
 
     def add(self, text: str) -> None:
         """Raises what went wrong with an earlier write, so that nothing is made that nobody can see."""

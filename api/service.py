@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from temporalio.client import Client
@@ -62,6 +62,8 @@ from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
 _REMEMBERED = 50_000
 _FORK_TIMEOUT_S = 60.0
 _GONE_RETRIES = 5
+# A worker that dies with a session's task in hand holds the session up for so long.
+_TASK_TIMEOUT = timedelta(seconds=5)
 # A write to the store waits for others only while this many asks are under way, and so long for each.
 _SIBLINGS = 4
 _LINGER_S = 0.0007
@@ -117,6 +119,7 @@ class ChatService:
                     task_queue=self._settings.task_queue(Pool.ACTORS),
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    task_timeout=_TASK_TIMEOUT,
                     static_summary=(start.title or "Chat")[:200],
                     search_attributes=TypedSearchAttributes(
                         [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]

@@ -222,9 +222,7 @@ class Receipt(Contract):
     seq: int
     client_id: str | None = None
     reply: MessageId | None = None
-    digest: int | None = Field(
-        None, description="CRC-32 of the content: a repetition has the same."
-    )
+    digest: int | None = Field(None, description="CRC-32 of the content: a repetition has the same.")
 
 
 class SessionState(Contract):
