@@ -143,6 +143,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     413: ("body-too-large", "The body is too large."),
     415: ("unsupported-media-type", "The body is not declared as plain JSON in UTF-8."),
     422: ("invalid", "The input is not valid; `errors` say where."),
+    429: ("too-many-requests", "Too much waits already. Try again in a moment."),
     500: ("internal", "A fault of ours; the log has it under the request id."),
     503: ("unavailable", "A part is down. Nothing was lost; try again."),
     504: ("deadline-exceeded", "No answer in time: it may still be applied, so repeat it with its key."),
@@ -153,7 +154,7 @@ Responses = dict[int | str, dict[str, Any]]
 READ_ERRORS = (403, 404, 422, 500, 503)
 LIST_ERRORS = (400, 403, 404, 422, 500, 503)
 DELETE_ERRORS = (403, 404, 409, 422, 500, 503, 504)
-POST_ERRORS = (400, 403, 404, 409, 413, 415, 422, 500, 503, 504)
+POST_ERRORS = (400, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
 def errors(*statuses: int) -> Responses:
