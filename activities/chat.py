@@ -29,12 +29,11 @@ from goatherd.contracts.chat import (
     WriteReply,
 )
 from goatherd.contracts.ids import derived_id
-from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation
+from goatherd.contracts.inference import DEFAULT_MODEL, ChatTurn, Chunk, Finish, Generation
 from goatherd.errors import Fenced, GoatherdError, NotFound, Unavailable
 from goatherd.telemetry import metrics
 from goatherd.temporal import failure
 
-DEFAULT_MODEL = "default"
 BATCH_S = 0.075
 """How long text gathers before it is written: people read no faster, and the store is spared."""
 HEARTBEAT_S = 0.5

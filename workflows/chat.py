@@ -49,7 +49,7 @@ with workflow.unsafe.imports_passed_through():
         WriteReply,
     )
     from goatherd.contracts.ids import is_chat_id
-    from goatherd.contracts.inference import Generation
+    from goatherd.contracts.inference import DEFAULT_MODEL, Generation
     from goatherd.contracts.queues import Pool, task_queue
     from goatherd.errors import (
         ClientIdReused,
@@ -64,8 +64,6 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.chat_log import SessionLog
 from workflows.chat_reply import digest, outcome, reason
-
-DEFAULT_MODEL = "default"
 
 QUIET = timedelta(seconds=10)
 """How long an event that its poster has promised to write may wait before the actor writes it."""

@@ -46,7 +46,7 @@ _CREATED = {"headers": {**openapi.LOCATION, **openapi.ETAG, **openapi.REPLAYED}}
 
 def known_session(session: str) -> None:
     """What can't be an id is an unknown one, and nobody need be asked."""
-    if not is_chat_id(session) or session.endswith("\n"):
+    if not is_chat_id(session):
         raise NotFound(f"There is no session {session[:200]!r}.")
 
 

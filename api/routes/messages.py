@@ -47,7 +47,7 @@ _OPEN = (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS)
 def known_message(session: str, message: str) -> None:
     """As `known_session`."""
     known_session(session)
-    if not is_message_id(message) or message.endswith("\n"):
+    if not is_message_id(message):
         raise NotFound(f"There is no message {message[:200]!r} in session {session!r}.")
 
 

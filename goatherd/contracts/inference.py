@@ -24,6 +24,10 @@ class Generation(Contract):
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="The same seed and input: the same reply.")
 
 
+DEFAULT_MODEL = "default"
+"""Stands for the workers' default model, in sessions that were started by hand and name none."""
+
+
 class Usage(Contract):
     """Tokens of one reply."""
 
