@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
@@ -19,6 +19,7 @@ from goatherd.contracts.chat import (
     Delta,
     Event,
     EventType,
+    FinishReply,
     Flush,
     Flushed,
     Message,
@@ -27,18 +28,20 @@ from goatherd.contracts.chat import (
     Salvage,
     Salvaged,
     WriteReply,
+    Written,
 )
 from goatherd.contracts.ids import derived_id
 from goatherd.contracts.inference import DEFAULT_MODEL, ChatTurn, Chunk, Finish, Generation
-from goatherd.errors import Fenced, GoatherdError, NotFound, Unavailable
+from goatherd.errors import Fenced, GoatherdError, Invalid, NotFound, Unavailable
 from goatherd.telemetry import metrics
 from goatherd.temporal import failure
+from goatherd.waiting import put_down
 
 BATCH_S = 0.075
 """How long text gathers before it is written: people read no faster, and the store is spared."""
 HEARTBEAT_S = 0.5
 CONTEXT_MESSAGES = 200
-COPY_LIMIT = 20_000
+COPY_LIMIT = 100_000
 _BEGINNINGS = (EventType.MESSAGE_CREATED, EventType.RUN_STARTED)
 COPY_BATCH = 500
 
@@ -72,26 +75,46 @@ class StoreActivities:
     async def copy_branch(self, copy: CopyBranch) -> BranchCopied:
         """Copies a branch of one session to the start of another. Idempotent: ids follow from both ends."""
         try:
-            branch = await self._store.branch(copy.origin.session, copy.origin.message, limit=COPY_LIMIT)
+            branch = await self._store.branch(copy.origin.session, copy.origin.message, limit=COPY_LIMIT + 1)
+            if len(branch) > COPY_LIMIT:
+                raise Invalid(f"More than {COPY_LIMIT} messages lead there: fork at an earlier one.")
             events = _copies(copy.session, branch)
             for start in range(0, len(events), COPY_BATCH):
                 await self._store.append(events[start : start + COPY_BATCH])
+                activity.heartbeat()
         except GoatherdError as error:
             raise failure(error) from error
         return BranchCopied(last_seq=len(events), leaf=events[-1].message if events else None)
 
 
+class TurnActor(Protocol):
+    """A session's actor, as the activity of a turn sees it. Both raise what asking an actor raises."""
+
+    async def is_closed(self, session: str, reply: str) -> bool:
+        """Whether the turn has ended already."""
+        ...
+
+    async def finish(self, session: str, order: FinishReply) -> Sequence[Event]:
+        """Ends the turn, if it has not. Gives the events that the store may lack."""
+        ...
+
+
+class _Reset(Exception):
+    """The store has another past than the actor: the run was reset."""
+
+
 class ReplyActivities:
     """What a session's actor has done by a model."""
 
-    def __init__(self, store: ChatStore, models: ModelHub, default_model: str) -> None:
+    def __init__(self, store: ChatStore, models: ModelHub, default_model: str, actor: TurnActor) -> None:
         self._store = store
         self._models = models
         self._default_model = default_model
+        self._actor = actor
 
     @activity.defn
-    async def write_reply(self, order: WriteReply) -> Reply:
-        """Makes one reply, and shows it piece by piece while it grows.
+    async def write_reply(self, order: WriteReply) -> Written:
+        """Makes one reply, and shows it piece by piece while it grows; its end is in the store afterwards.
 
         A second attempt, after the first one's worker was lost, goes on where the first one stopped.
         Cancelled, it gives what there is. Errors that may pass are raised as such, and Temporal retries.
@@ -100,9 +123,12 @@ class ReplyActivities:
         name = self._default_model if order.model == DEFAULT_MODEL else order.model
         metrics.GENERATIONS.labels(name).inc()
         try:
-            reply = await self._write(order, name)
-            metrics.REPLIES.labels(name, reply.status).inc()
-            return reply
+            reply = None if await self._is_closed(order) else await self._write(order, name)
+            if reply is not None:
+                metrics.REPLIES.labels(name, reply.status).inc()
+            return await self._finish(order, reply)
+        except _Reset:
+            return Written(fenced=True)
         except Fenced as error:
             # Some other attempt wrote a piece: if that one is the past, the next attempt goes on from it.
             raise ApplicationError(error.message, type=error.code) from error
@@ -122,7 +148,7 @@ class ReplyActivities:
             self._branch(order) if said else _nothing(),
         )
         if taken:
-            return Reply(status="failed", content="", fenced=True)
+            raise _Reset
         writer = _DeltaWriter(self._store, order, [*deltas])
         try:
             model = await self._models.get(name)
@@ -142,6 +168,23 @@ class ReplyActivities:
                 raise
             return Reply(status="cancelled", content=writer.text, finish_reason="cancelled")
         return Reply(status="completed", content=writer.text, finish_reason=finish.reason, usage=finish.usage)
+
+    async def _is_closed(self, order: WriteReply) -> bool:
+        """Whether an attempt before this one had told the actor how the turn ended, and was lost then."""
+        return activity.info().attempt > 1 and await self._actor.is_closed(order.session, order.reply)
+
+    async def _finish(self, order: WriteReply, reply: Reply | None) -> Written:
+        """Has the actor close the turn, and writes what that makes. What fails here the actor does itself."""
+        flushed = order.unflushed[-1].seq if order.unflushed else 0
+        try:
+            events = await self._actor.finish(
+                order.session, FinishReply(message=order.reply, reply=reply, flushed=flushed)
+            )
+            if events and await self._store.append(events):
+                return Written(fenced=True)
+        except (GoatherdError, asyncio.CancelledError):
+            return Written(reply=reply, flushed=flushed)
+        return Written(flushed=events[-1].seq if events else flushed)
 
     async def _branch(self, order: WriteReply) -> Sequence[Message]:
         return await self._store.branch(order.session, order.parent, limit=CONTEXT_MESSAGES)
@@ -207,12 +250,7 @@ class _DeltaWriter:
             self._more.set()
             await self._task
             return
-        # More than once, if need be: the driver waits by `asyncio.wait_for`, which may swallow the first.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=BATCH_S)
-        if not self._task.cancelled():
-            self._task.exception()  # What went wrong before counts no more.
+        await put_down(self._task)
 
     def add(self, text: str) -> None:
         """Raises what went wrong with an earlier write, so that nothing is made that nobody can see."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self
 
 from activities.ports import ChatStore, FeedItem, Resync
@@ -20,6 +20,7 @@ from goatherd.contracts.chat import EventType
 from goatherd.errors import MalformedCursor
 from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import FEED_RESYNCS
+from goatherd.waiting import put_down
 
 _RETRY_S, _RETRY_MAX_S = 0.1, 5.0
 _DEFAULTS = Limits()
@@ -52,9 +53,7 @@ class ChatFeed:
             yield self
         finally:
             self.close()
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await put_down(task)
 
     async def run(self) -> None:
         """Listens until cancelled, whatever happens to the store; begins anew with all to be read again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,12 +34,20 @@ _LASTING = frozenset({"session-ended", "message-deleted"})
 log = get_logger(__name__)
 
 
+_A_WHILE_MS = 5_000
+
+
 class Ids:
     """The ids of what one request creates: new ones, or those that its key stands for."""
 
     def __init__(self, seed: str | None = None, millis: int = 0) -> None:
         self._seed = seed
         self._millis = millis
+
+    @property
+    def repeated(self) -> bool:
+        """Whether they were first made a while ago, by a request that was never answered for certain."""
+        return self._seed is not None and time.time() * 1000 - self._millis > _A_WHILE_MS
 
     def make(self, kind: Kind, part: str) -> str:
         """An id; `part` tells those of one kind apart within the request."""

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import TypeVar
 
 from temporalio.client import Client
@@ -48,6 +49,7 @@ from goatherd.errors import (
     ClientIdReused,
     Conflict,
     DeadlineExceeded,
+    GoatherdError,
     Invalid,
     LookUp,
     ModelNotFound,
@@ -57,6 +59,7 @@ from goatherd.errors import (
 )
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
+from goatherd.telemetry import metrics
 from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
 
 _REMEMBERED = 50_000
@@ -178,6 +181,7 @@ class ChatService:
                 "system": source.system,
                 "labels": source.labels,
                 "metadata": source.metadata,
+                "generation": source.generation,
                 "fork": {"session": session_id, "message": message_id},
             }
         )
@@ -205,10 +209,17 @@ class ChatService:
         return message.model_copy(update={"content": text})
 
     async def post(
-        self, principal: Principal, session_id: str, message: PostMessage
+        self, principal: Principal, session_id: str, message: PostMessage, *, repeated: bool = False
     ) -> tuple[Message, Message | None]:
-        """Adds a message. Gives it as stored, and the reply that is coming, if one is."""
+        """Adds a message. Gives it as stored, and the reply that is coming, if one is.
+
+        `repeated`: it may have been posted so long ago that the actor has forgotten, but not the store.
+        """
         await self.authorize(principal, session_id)
+        if repeated and message.id is not None:
+            known = await self.store.message(session_id, message.id)
+            if known is not None:
+                return known, await self.store.reply_to(session_id, known.id)
         if message.model is not None:
             self._model(message.model)
         if message.parent is not None and await self.store.message(session_id, message.parent) is None:
@@ -311,8 +322,10 @@ class ChatService:
         timeout_s: float | None = None,
         ask_id: str | None = None,
     ) -> Answer:
+        name = type(message).__name__
         for _ in range(_GONE_RETRIES):
             self._asking += 1
+            outcome, started = "ok", perf_counter()
             try:
                 return await ask(
                     self._client,
@@ -326,9 +339,15 @@ class ChatService:
                 reason = await end_reason(self._client, session_id)
                 if reason is not None:
                     await end_read_side(self.store, session_id, reason)
+                    outcome = SessionEnded.code
                     raise SessionEnded(f"Session {session_id!r} has ended. Fork it to go on.") from None
+            except GoatherdError as error:
+                outcome = error.code
+                raise
             finally:
                 self._asking -= 1
+                metrics.ASKS.labels(name, outcome).inc()
+                metrics.ASK_SECONDS.labels(name).observe(perf_counter() - started)
             # It runs after all: it was just between two runs.
         raise Unavailable(f"Session {session_id!r} can't be reached right now. Try again.")
 
@@ -352,7 +371,9 @@ class ChatService:
 
     async def _append(self, groups: Sequence[Sequence[Event]]) -> list[bool]:
         flat = [event for group in groups for event in group]
-        taken = await self.store.append(flat)
+        metrics.STORE_APPEND_EVENTS.observe(len(flat))
+        with metrics.STORE_APPEND_SECONDS.time():
+            taken = await self.store.append(flat)
         if not taken:
             return [False] * len(groups)
         result, start = [], 0

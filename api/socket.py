@@ -37,6 +37,7 @@ from goatherd.contracts.model import Json, rfc3339
 from goatherd.errors import Forbidden, GoatherdError, Invalid, MalformedCursor, NotFound
 from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import OPEN_SOCKETS, SLOW_CONSUMERS
+from goatherd.waiting import put_down
 
 DONE = 1000
 RESTART = 1012
@@ -137,9 +138,7 @@ class ChatSocket:
                     in_a_hurry = end is not None and end[0] == RESTART
                     await asyncio.wait(self._working, timeout=_CLOSE_S if in_a_hurry else _FINISH_S)
             finally:
-                for task in (*both, *self._working):
-                    task.cancel()
-                await asyncio.gather(*both, *self._working, return_exceptions=True)
+                await put_down(*both, *self._working)
             if end is not None:
                 await close(self._websocket, *end)
 

@@ -19,6 +19,7 @@ from api.frames import Frame
 from api.subscription import FeedClosed, SlowConsumer
 from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import OPEN_SOCKETS, SLOW_CONSUMERS
+from goatherd.waiting import put_down
 
 MEDIA_TYPE = "text/event-stream"
 HELLO = b": hello\n\n"
@@ -67,9 +68,7 @@ class EventStream(Response):
             except OSError:
                 pass  # The client is gone, says the server.
             finally:
-                for task in (writer, reader):
-                    task.cancel()
-                await asyncio.gather(writer, reader, return_exceptions=True)
+                await put_down(writer, reader)
                 await self._frames.aclose()
 
     async def _write(self, send: Send) -> None:

@@ -15,6 +15,7 @@ from activities.backends.stores import open_stores
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
 from api.table import route_table as app_route_table
+from goatherd import heap
 from goatherd.settings import Settings
 from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor, temporal_runtime
 from goatherd.temporal import connect, ensure_search_attributes
@@ -91,6 +92,7 @@ async def _serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=SHUTDOWN_S,
             )
         )
+        heap.settle()
         # Shielded: the server has handlers of its own for the signals, and lets its clients finish.
         serving = asyncio.create_task(server.serve())
         try:

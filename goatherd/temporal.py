@@ -100,11 +100,12 @@ async def ask(
     *,
     timeout_s: float,
     ask_id: str | None = None,
+    run_id: str | None = None,
 ) -> Answer:
     """Asks an actor: the update named after `message`'s class. Passing outages are waited out.
 
     A retry carries the same update id, so that within one run the message counts once; across runs the
-    actor's own window of message ids sees to that.
+    actor's own window of message ids sees to that. `run_id` asks that run only.
 
     Raises:
         ActorGone: the workflow is closed or unknown.
@@ -112,7 +113,7 @@ async def ask(
         Unavailable: Temporal can't be reached.
         GoatherdError: what the actor answered, as its own kind.
     """
-    handle = client.get_workflow_handle(workflow_id)
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     name = type(message).__name__
     ask_id = ask_id or str(uuid4())
     loop = asyncio.get_running_loop()

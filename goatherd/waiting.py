@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from goatherd.errors import GoatherdError
 from goatherd.telemetry import get_logger
 
 _RETRY_S = 0.3
+_AGAIN_S = 0.1
 
 Value = TypeVar("Value")
 
@@ -24,6 +25,21 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+async def put_down(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels tasks that have nothing long to tidy up, and waits until they have ended; what they raise is
+    dropped.
+
+    Again until it is heard: a cancellation at the very moment of a result is lost in `asyncio.wait_for` of
+    Python 3.11, which PyMongo uses.
+    """
+    for task in tasks:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_AGAIN_S)
+        if not task.cancelled():
+            task.exception()
 
 
 async def run_until(stop: asyncio.Event, work: Awaitable[None]) -> None:

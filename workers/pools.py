@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 
 from activities.chat import ReplyActivities, StoreActivities
 from activities.ports import ChatStore, ModelHub
+from activities.turn_actor import TemporalTurnActor
 from goatherd.contracts.queues import Pool
 from goatherd.settings import Settings
 from workers.sandbox import workflow_runner
@@ -59,7 +60,8 @@ def _actors(parts: Parts) -> Worker:
 
 
 def _inference(parts: Parts) -> Worker:
-    replies = ReplyActivities(parts.store, parts.models, parts.settings.model)
+    actor = TemporalTurnActor(parts.client, timeout_s=parts.settings.ask_timeout_s)
+    replies = ReplyActivities(parts.store, parts.models, parts.settings.model, actor)
     return Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.INFERENCE),

@@ -13,6 +13,7 @@ from temporalio.client import Client
 from activities.backends.models import Models
 from activities.backends.stores import open_stores
 from activities.ports import WorkerRegistry, WorkerStatus
+from goatherd import heap
 from goatherd.contracts.queues import Pool
 from goatherd.errors import GoatherdError
 from goatherd.settings import Settings
@@ -61,10 +62,11 @@ async def _serve(settings: Settings, pools: Sequence[Pool]) -> None:
         workers = build_workers(pools, Parts(client, stores.chats, models, settings))
         chores = [_report(stores.workers, identity, pools, models)]
         if Pool.STORE in pools:
-            chores.append(Reconciler(client, stores.chats).run())
+            chores.append(Reconciler(client, stores.chats, settings.task_queue(Pool.ACTORS)).run())
         if Pool.INFERENCE in pools and settings.preload:
             chores.append(_preload(models, settings.model))
         stack.push_async_callback(_sign_off, stores.workers, identity)
+        heap.settle()
         log.info("worker started", pools=[pool.value for pool in pools], identity=identity)
         # If one of them fails in an unforeseen way, the process ends, and whoever runs it starts anew.
         async with asyncio.TaskGroup() as group:

@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
         DeleteMessage,
         EndSession,
         EventType,
+        FinishReply,
         Flush,
         GiveFeedback,
         Message,
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         SessionView,
         StartSession,
         WriteReply,
+        Written,
     )
     from goatherd.contracts.ids import is_chat_id
     from goatherd.contracts.inference import DEFAULT_MODEL, Generation
@@ -94,7 +96,9 @@ class ChatSession:
             entropy=lambda: workflow.random().getrandbits(80),
         )
         self._turns: list[QueuedTurn] = list(start.state.turns) if start.state else []
-        self._writing: workflow.ActivityHandle[Reply] | None = None
+        self._writing: workflow.ActivityHandle[Written] | None = None
+        self._written: str | None = None  # the reply that the activity may still close
+        self._closed_at = 0
         self._ready = start.fork is None or start.state is not None
         self._stored = start.stored or start.state is not None
         self._urgent = not self._stored or not self._log.is_flushed
@@ -236,6 +240,18 @@ class ChatSession:
         )
         return self._changed(order.flusher)
 
+    @workflow.update(name="FinishReply")
+    def finish_reply(self, order: FinishReply) -> Changed:
+        """Closes a turn, asked by its own activity, which writes the end to the store as whoever posts does.
+
+        That saves a flush, which is six events of history. Asked again, it gives what the store may lack.
+        """
+        self._updates += 1
+        self._log.confirm(order.flushed)
+        if order.reply is not None and order.message == self._written:
+            self._close_written(order.reply)
+        return self._changed(promised=True)
+
     @delete_message.validator
     def check_delete(self, order: DeleteMessage) -> None:
         self._check_open(room=False)
@@ -270,10 +286,15 @@ class ChatSession:
             model=self._model,
             last_seq=self._log.last_seq,
             posts=self._log.posts,
-            replying=self._turns[0].reply if self._writing is not None else None,
-            queued=max(len(self._turns) - 1, 0),
+            replying=self._written,
+            queued=len(self._turns) - (self._written is not None),
             unflushed=len(self._log.unflushed()),
         )
+
+    @workflow.query(name="Document")
+    def document(self) -> Session:
+        """The session as the store should have it, for when whoever started it could not write it."""
+        return self._document()
 
     # -- what the handlers share
 
@@ -373,7 +394,7 @@ class ChatSession:
             self._cancel_turn(turn)
 
     def _cancel_turn(self, turn: QueuedTurn) -> None:
-        if self._writing is not None and turn is self._turns[0]:
+        if self._writing is not None and turn.reply == self._written:
             self._cancelling = True
             self._writing.cancel()  # Its text so far comes as the activity's result.
             return
@@ -435,7 +456,8 @@ class ChatSession:
             StoreActivities.copy_branch,
             CopyBranch(session=self._log.session, origin=self._start.fork),
             task_queue=task_queue(Pool.STORE, self._start.task_queue_prefix),
-            start_to_close_timeout=timedelta(minutes=5),
+            start_to_close_timeout=timedelta(minutes=30),
+            heartbeat_timeout=timedelta(seconds=30),
         )
         await workflow.wait_condition(lambda: copying.done() or self._ending is not None)
         if self._ending is not None:
@@ -451,6 +473,7 @@ class ChatSession:
             turn = self._turns[0] = turn.model_copy(update={"started": True})
             self._emit_started(turn)
         carried = self._log.unflushed(FLUSH_BATCH)
+        self._written = turn.reply
         self._writing = workflow.start_activity_method(
             ReplyActivities.write_reply,
             WriteReply(
@@ -469,22 +492,31 @@ class ChatSession:
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"reply {turn.reply}",
         )
+        error: ActivityError | None = None
         try:
-            reply = await self._writing
-            if carried:
-                self._log.confirm(carried[-1].seq)
-        except ActivityError as error:
-            reply = await self._salvage(turn, error)
-        self._writing, self._cancelling = None, False
-        self._turns.pop(0)
-        if reply.fenced:
+            written = await self._writing
+        except ActivityError as caught:
+            written, error = Written(), caught
+        if self._written is not None and not written.fenced:
+            reply = written.reply or await self._salvage(turn, error)
+            if self._written is not None:  # An attempt that was given up may still have finished meanwhile.
+                self._close_written(reply)
+        self._writing, self._written, self._cancelling = None, None, False
+        if written.fenced:
+            self._turns = [other for other in self._turns if other.reply != turn.reply]
             self._give_way()
             return
-        self._close_turn(turn, reply)
-        self._urgent = True
+        self._log.confirm(written.flushed)
+        # What the activity has not written of the end is the actor's to write.
+        self._urgent |= self._log.awaits(self._closed_at)
         self._show()
 
-    async def _salvage(self, turn: QueuedTurn, error: ActivityError) -> Reply:
+    def _close_written(self, reply: Reply) -> None:
+        self._written = None
+        self._close_turn(self._turns.pop(0), reply)
+        self._closed_at = self._log.last_seq
+
+    async def _salvage(self, turn: QueuedTurn, error: ActivityError | None) -> Reply:
         """The reply of a worker that gave none: what it had written, cancelled or failed."""
         cancelled = self._cancelling
         try:
@@ -497,7 +529,7 @@ class ChatSession:
             content = salvaged.content
         except FailureError:  # A local activity's own error comes bare, without an ActivityError.
             content = ""
-        if cancelled or is_cancelled_exception(error):
+        if cancelled or (error is not None and is_cancelled_exception(error)):
             return Reply(status="cancelled", content=content, finish_reason="cancelled")
         return Reply(status="failed", content=content, error=reason(error))
 

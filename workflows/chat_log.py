@@ -104,6 +104,10 @@ class SessionLog:
     def is_flushed(self) -> bool:
         return not self._unflushed
 
+    def awaits(self, seq: int) -> bool:
+        """Whether an event up to this number may be missing in the store."""
+        return bool(self._unflushed) and self._unflushed[0][0].seq <= seq
+
     def agrees(self, seq: int, event: str | None) -> bool:
         """Whether the store's event of this number can be of this run's past; if not, the run was reset."""
         if seq > self.last_seq:

@@ -14,9 +14,9 @@ with workflow.unsafe.imports_passed_through():
     from goatherd.errors import CODES
 
 
-def reason(error: ActivityError) -> Failure:
+def reason(error: ActivityError | None) -> Failure:
     """What readers are told: errors of ours as they are, of others only that there was one."""
-    cause = error.cause
+    cause = error.cause if error is not None else None
     if isinstance(cause, ApplicationError) and cause.type in CODES:
         return Failure(code=cause.type, message=cause.message)
     if isinstance(cause, ActivityTimeout):

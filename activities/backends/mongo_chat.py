@@ -1,6 +1,6 @@
 """Chats in MongoDB: `ChatStore` on five collections.
 
-`sessions`, `messages` and `events` are what there is; `deltas` (an hour) and `ephemera` (a minute) are what
+`sessions`, `messages` and `events` are what there is; `deltas` (a day) and `ephemera` (a minute) are what
 passes by. The queries are made for planners of any make: each names exactly an index's fields, and asks
 for a range that holds about as much as is wanted. The embedded server reads all that a range holds,
 whatever the limit.
@@ -29,7 +29,7 @@ from goatherd.contracts.chat import Delta, Ephemeral, Event, Message, Session
 from goatherd.contracts.ids import make_id
 from goatherd.errors import Fenced
 
-_DELTAS_LIVE_S = 3_600
+_DELTAS_LIVE_S = 86_400
 _EPHEMERA_LIVE_S = 60
 _REMEMBERED_HEADS = 10_000
 _NARROWEST = 8

@@ -20,6 +20,7 @@ from activities.backends.mongo_client import store_errors
 from activities.backends.projection import Document
 from activities.ports import FeedItem, Resync
 from goatherd.contracts.chat import Delta, Ephemeral, Event
+from goatherd.waiting import put_down
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,7 @@ async def watch(database: AsyncDatabase[Document]) -> AsyncGenerator[AsyncIterat
     try:
         yield feed
     finally:
-        # Again until it is heard: a cancellation at the very moment of a send is lost (asyncio.wait_for
-        # of Python 3.11, which the driver uses).
-        while not reader.done():
-            reader.cancel()
-            await asyncio.wait({reader}, timeout=_SHORTEST_WAIT_S)
+        await put_down(reader)
         feed.end()
 
 

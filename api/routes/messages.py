@@ -104,7 +104,7 @@ async def post_message(request: Request, session: SessionPath, parts: All) -> Re
             generation=body.generation.contract() if body.generation else None,
             metadata=body.metadata,
         )
-        posted = await parts.service.post(parts.principal, session, order)
+        posted = await parts.service.post(parts.principal, session, order, repeated=ids.repeated)
         return _posted(*posted)
 
     answer = await parts.idempotency.run(request, parts.principal, raw, act)

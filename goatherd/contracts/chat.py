@@ -99,6 +99,7 @@ class Session(Contract):
     system: str | None = None
     labels: list[Label] = []
     metadata: Metadata = {}
+    generation: Generation = Generation()
     forked_from: ForkOrigin | None = None
     created_at: Timestamp
     ended_at: Timestamp | None = None
@@ -200,6 +201,7 @@ class StartSession(Contract):
             system=self.system,
             labels=self.labels,
             metadata=self.metadata,
+            generation=self.generation,
             forked_from=self.fork,
             created_at=self.created_at or now,
         )
@@ -379,6 +381,23 @@ class Reply(Contract):
     finish_reason: str | None = None
     usage: Usage | None = None
     error: Failure | None = None
+
+
+class FinishReply(Contract):
+    """Update of the same name, by the activity that wrote a turn: how it ended. The activity then writes what
+    the answer holds. No `reply` if it is known to have ended. `flushed`: the store has all events up to
+    this number."""
+
+    message: MessageId
+    reply: Reply | None
+    flushed: int = 0
+
+
+class Written(Contract):
+    """The end of a turn's activity. `reply` is how the turn ended, if the actor does not know yet."""
+
+    reply: Reply | None = None
+    flushed: int = 0
     fenced: bool = False
 
 

@@ -162,7 +162,7 @@ class FakeService:
         return await self.store.messages(session_id, page)
 
     async def post(
-        self, principal: Principal, session_id: str, message: PostMessage
+        self, principal: Principal, session_id: str, message: PostMessage, *, repeated: bool = False
     ) -> tuple[Message, Message | None]:
         await self._begin()
         await self._open(principal, session_id)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
+from temporalio.api.enums.v1 import EventType as TemporalEvent
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
@@ -77,6 +78,22 @@ class House:
             return bool(await self.store.deltas(reply))
 
         await eventually(check)
+
+    async def settled(self, session: str) -> int:
+        """The events of the session's history, once nothing is under way in it."""
+        count = 0
+
+        async def check() -> bool:
+            nonlocal count
+            history = await self.client.get_workflow_handle(session).fetch_history()
+            kinds = [event.event_type for event in history.events]
+            count = len(kinds)
+            begun = kinds.count(TemporalEvent.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
+            done = kinds.count(TemporalEvent.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
+            return begun == done and kinds[-1] == TemporalEvent.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+
+        await eventually(check)
+        return count
 
     async def ended(self, session: str) -> str | None:
         """Why the store's session ended, once it has."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from activities.turn_actor import TemporalTurnActor
 from goatherd.contracts.chat import (
     CancelMessage,
     DeleteMessage,
     EndSession,
+    Event,
     EventType,
     Feedback,
+    FinishReply,
     GiveFeedback,
     MessageStatus,
     Posted,
@@ -286,13 +291,54 @@ async def test_history_events_a_message(house: House) -> None:
 
 async def test_history_events_a_reply(house: House) -> None:
     handle = await house.begin(stored=True)
-    before = len([event async for event in handle.fetch_history_events()])
-    for _ in range(3):
+    counts = []
+    for _ in range(4):
         posted = await house.post(handle.id, "hello", flusher=True)
         assert posted.reply
         await house.finished(handle.id, posted.reply)
-    after = len([event async for event in handle.fetch_history_events()])
-    assert (after - before) / 3 <= 18
+        counts.append(await house.settled(handle.id))
+    assert [more - less for less, more in itertools.pairwise(counts)] == [16, 16, 16]
+
+
+async def test_a_reply_whose_activity_cannot_ask_the_actor_is_finished_by_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*_: object) -> list[Event]:
+        raise Unavailable("Not now.")
+
+    monkeypatch.setattr(TemporalTurnActor, "finish", unreachable)
+    session = (await house.begin()).id
+    posted = await house.post(session, "hello")
+    assert posted.reply
+    reply = await house.finished(session, posted.reply)
+    assert reply.status is MessageStatus.COMPLETED
+    assert reply.content == "".join(delta.text for delta in await house.store.deltas(posted.reply))
+
+
+async def test_an_activity_lost_after_it_closed_the_turn_closes_it_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = TemporalTurnActor.finish
+    asked = []
+
+    async def finish_and_die(actor: TemporalTurnActor, session: str, order: FinishReply) -> Sequence[Event]:
+        asked.append(order)
+        events = await finish(actor, session, order)
+        if len(asked) == 1:
+            raise RuntimeError("killed before it wrote the end")
+        return events
+
+    monkeypatch.setattr(TemporalTurnActor, "finish", finish_and_die)
+    session = (await house.begin()).id
+    posted = await house.post(session, "hello")
+    assert posted.reply
+    await house.finished(session, posted.reply)
+    again = await house.post(session, "and now?")
+    assert again.reply
+    await house.finished(session, again.reply)
+    assert [order.reply is None for order in asked] == [False, True, False]
+    kinds = await house.kinds(session)
+    assert kinds.count(EventType.MESSAGE_COMPLETED) == kinds.count(EventType.RUN_COMPLETED) == 2
 
 
 async def test_a_person_can_read_the_state(house: House) -> None:

@@ -8,19 +8,24 @@ from collections.abc import AsyncIterator
 import pytest
 
 from goatherd.contracts.chat import EventType, MessageStatus
+from goatherd.contracts.queues import Pool
 from goatherd.errors import SessionEnded
 from goatherd.temporal import ActorGone
-from tests.temporal import cli
+from tests.temporal import cli, eventually
 from tests.workflows.conftest import House
 from workers.reconciler import Reconciler
 
 SLOW = "[[words=2000 delay_ms=20]]"
 
 
+def _reconciler(house: House) -> Reconciler:
+    return Reconciler(house.client, house.store, house.settings.task_queue(Pool.ACTORS))
+
+
 @pytest.fixture
 async def watched(house: House) -> AsyncIterator[House]:
     """A house whose reconciler runs."""
-    reconciling = asyncio.create_task(Reconciler(house.client, house.store).run())
+    reconciling = asyncio.create_task(_reconciler(house).run())
     yield house
     reconciling.cancel()
 
@@ -70,7 +75,7 @@ async def test_reset_ends_the_session_and_keeps_what_was_read(watched: House) ->
 async def test_two_reconcilers_end_a_session_once(watched: House) -> None:
     session, _ = await replying(watched)
     await cli(watched.client, "workflow", "terminate", "--workflow-id", session)
-    await asyncio.gather(*(Reconciler(watched.client, watched.store).look() for _ in range(5)))
+    await asyncio.gather(*(_reconciler(watched).look() for _ in range(5)))
     await watched.ended(session)
     assert (await watched.kinds(session)).count(EventType.SESSION_ENDED) == 1
 
@@ -84,3 +89,15 @@ async def test_a_post_that_knows_more_than_a_reset_run_ends_it(house: House) -> 
     with pytest.raises((SessionEnded, ActorGone)):
         await house.post(handle.id, "next", reply=False)
     assert (await handle.result())["reason"] == "reset"
+
+
+async def test_a_session_that_whoever_started_it_could_not_write_is_written(watched: House) -> None:
+    session = (await watched.begin(stored=True, title="Nobody wrote me")).id
+
+    async def listed() -> bool:
+        return await watched.store.session(session) is not None
+
+    await eventually(listed, within_s=20)
+    stored = await watched.store.session(session)
+    assert stored is not None
+    assert stored.title == "Nobody wrote me"
