@@ -15,7 +15,11 @@ from pathlib import Path
 from tests.terminal.conftest import served
 from tests.terminal.server import REPLY, FakeApi, delta, finished, frame
 
-PROGRAM = "import sys; from goatherd.terminal import chat; sys.exit(chat(sys.argv[1], None, model='fake'))"
+# A runner that was started in the background ignores SIGINT, and so would all that it starts.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = f"""{INTERRUPTIBLE}
+import sys; from goatherd.terminal import chat; sys.exit(chat(sys.argv[1], None, model='fake'))
+"""
 IN_FRONT = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 
 
