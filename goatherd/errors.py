@@ -24,12 +24,18 @@ what clients match on. HTTP statuses are not decided here but in `api/errors.py`
 
 from __future__ import annotations
 
+_BY_CODE: dict[str, type[GoatherdError]] = {}
+
 
 class GoatherdError(Exception):
     """Base of all: `code` for machines, the message for people, `pointer` into the input if known."""
 
     code = "error"
     retryable = False
+
+    def __init_subclass__(cls) -> None:
+        if "code" in cls.__dict__:
+            _BY_CODE[cls.code] = cls
 
     def __init__(self, message: str, *, code: str | None = None, pointer: str | None = None) -> None:
         super().__init__(message)
@@ -102,12 +108,7 @@ class DeadlineExceeded(GoatherdError):
     retryable = True
 
 
-def _tree(root: type[GoatherdError]) -> list[type[GoatherdError]]:
-    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
-
-
-_BY_CODE = {kind.code: kind for kind in _tree(GoatherdError)}
-CODES = frozenset({*_BY_CODE, "model-unavailable", "too-long", "out-of-memory"})
+CODES = frozenset({GoatherdError.code, *_BY_CODE, "model-unavailable", "too-long", "out-of-memory"})
 """The codes that errors of ours cross processes with."""
 
 

@@ -1,0 +1,314 @@
+"""The runtime: a tree of actors in one thread, and whose turn it is. Deterministic, without I/O or clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from goatherd.actors._behavior import Behavior
+from goatherd.actors._cell import Adapter, Asked, Cell, LocalRef
+from goatherd.actors._environment import DeadLetter, Environment
+from goatherd.actors._errors import ActorStopped, AskTimeout, NameTaken
+from goatherd.actors._message import display
+from goatherd.actors._ref import Ref, nobody
+from goatherd.actors._supervision import Rule, Supervised
+from goatherd.actors._timers import Deadlines, Timer
+from goatherd.errors import GoatherdError
+
+M = TypeVar("M")
+
+THROUGHPUT = 32
+"""Messages that one actor handles before the next one's turn."""
+
+
+class Runtime:
+    """Spawns top-level actors, dispatches messages, and keeps their timers.
+
+    `host` is the first part of every address. The environment calls `drain` when it was woken, and `ring`
+    when the alarm is due; both only from the thread that everything else is called from.
+    """
+
+    def __init__(self, host: str, environment: Environment) -> None:
+        self.host = host
+        self.environment = environment
+        self.deadlines = Deadlines(environment)
+        self.top: dict[str, Cell] = {}
+        self.promises: dict[str, Promise] = {}
+        self.processed = 0
+        self.on_top_stopped: Callable[[Cell], None] | None = None
+        self._cells: dict[str, Cell] = {}
+        self._ready: deque[Cell] = deque()
+        self._draining = False
+        self._uid = 0
+        self._promised = 0
+
+    # -- making actors
+
+    def spawn(
+        self,
+        behavior: Behavior[M] | Supervised[M],
+        name: str,
+        *,
+        rules: Sequence[Rule] = (),
+        mailbox: int | None = None,
+        stash: int | None = None,
+        address: str | None = None,
+    ) -> Ref[M]:
+        """A top-level actor. `address`: that it has instead of host, name and number.
+
+        Raises:
+            NameTaken: a live one has the name.
+        """
+        return self.make(None, behavior, name, rules=rules, mailbox=mailbox, stash=stash, address=address).ref
+
+    def make(
+        self,
+        parent: Cell | None,
+        behavior: Behavior[Any] | Supervised[Any],
+        name: str,
+        *,
+        rules: Sequence[Rule] = (),
+        mailbox: int | None = None,
+        stash: int | None = None,
+        address: str | None = None,
+    ) -> Cell:
+        siblings = self.top if parent is None else parent.children
+        if name in siblings:
+            raise NameTaken(
+                f"There is an actor named {name!r} already. Stop it first, or choose another name."
+            )
+        if isinstance(behavior, Supervised):
+            rules = (*behavior.rules, *rules)
+            behavior = behavior.behavior
+        self._uid += 1
+        path = f"{self.host if parent is None else parent.path}/{name}" if address is None else address
+        cell = Cell(
+            self,
+            parent,
+            name=name,
+            path=path,
+            address=f"{path}#{self._uid}" if address is None else address,
+            behavior=behavior,
+            rules=tuple(rules),
+            mailbox=mailbox,
+            stash=stash,
+        )
+        self.add(cell)
+        cell.begin()
+        return cell
+
+    def add(self, cell: Cell) -> None:
+        siblings = self.top if cell.parent is None else cell.parent.children
+        siblings[cell.name] = cell
+        self._cells[cell.address] = cell
+
+    def forget(self, cell: Cell) -> None:
+        """A cell is dead."""
+        del self._cells[cell.address]
+        siblings = self.top if cell.parent is None else cell.parent.children
+        del siblings[cell.name]
+
+    def top_stopped(self, cell: Cell) -> None:
+        """A top-level actor has stopped."""
+        if self.on_top_stopped is not None:
+            self.on_top_stopped(cell)
+
+    # -- finding them
+
+    def resolve(self, address: str) -> Ref[Any]:
+        """The ref of an address. If its actor is gone, what is sent there is a dead letter."""
+        cell = self._cells.get(address)
+        if cell is not None:
+            return cell.ref
+        base, tilde, number = address.rpartition("~")
+        if tilde and number.isdigit() and (cell := self._cells.get(base)) is not None:
+            return cell.adapter_at(int(number))
+        promise = self.promises.get(address)
+        if promise is not None:
+            return promise
+        if address == nobody.address:
+            return nobody
+        if address != self.host and not address.startswith(f"{self.host}/"):
+            remote = self.environment.remote(address)
+            if remote is not None:
+                return remote
+        return Gone(address, self)
+
+    def cell(self, ref: Ref[Any]) -> Cell | None:
+        """The live cell of a ref, if it is of this runtime."""
+        return self._cells.get(ref.address)
+
+    def cell_at(self, address: str) -> Cell:
+        return self._cells[address]
+
+    def cells(self) -> Iterable[Cell]:
+        """All that have not stopped, parents before their children."""
+        return self._cells.values()
+
+    @property
+    def ready(self) -> Iterable[Cell]:
+        """Those with something to do, in the order of their turns."""
+        return self._ready
+
+    @property
+    def counters(self) -> list[int]:
+        """What new addresses are made of."""
+        return [self._uid, self._promised]
+
+    @counters.setter
+    def counters(self, counters: Sequence[int]) -> None:
+        self._uid, self._promised = counters
+
+    def is_local(self, ref: Ref[Any]) -> bool:
+        return isinstance(ref, LocalRef | Promise | Gone | Adapter)
+
+    # -- whose turn it is
+
+    def schedule(self, cell: Cell) -> None:
+        cell.scheduled = True
+        self._ready.append(cell)
+        if not self._draining:
+            self.environment.wake()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._ready
+
+    def drain(self, limit: int | None = None) -> int:
+        """Has actors handle messages until nobody has any, or `limit` are handled. Returns how many."""
+        if self._draining:
+            return 0
+        self._draining = True
+        before, ready = self.processed, self._ready
+        stop_at = None if limit is None else before + limit
+        try:
+            while ready:
+                cell = ready.popleft()
+                if stop_at is None:
+                    self.processed += cell.run(THROUGHPUT)
+                else:
+                    self.processed += cell.run(min(THROUGHPUT, stop_at - self.processed))
+                if cell.has_work:
+                    ready.append(cell)
+                else:
+                    cell.scheduled = False
+                if stop_at is not None and self.processed >= stop_at:
+                    break
+        finally:
+            self._draining = False
+        return self.processed - before
+
+    def ring(self) -> None:
+        """The alarm is due."""
+        self.deadlines.ring()
+
+    def after(self, delay_s: float, ring: Callable[[], None]) -> Timer:
+        """A timer of the runtime's own."""
+        timer = Timer("", None, self.environment.now() + delay_s, lambda _: ring())
+        self.deadlines.add(timer)
+        return timer
+
+    # -- what has no actor to go to
+
+    def dead(self, message: Any, recipient: str, reason: str, reply_to: Ref[Any] | None) -> None:
+        self.environment.dead_letter(DeadLetter(message, recipient, reason))
+        if reply_to is not None:
+            reply_to.fail(ActorStopped(f"{recipient} can't take {display(message)}: {reason}."))
+
+    def terminated(self, watched: str, watcher: str) -> None:
+        """An actor of another runtime has stopped, which one of ours has watched."""
+        cell = self._cells.get(watcher)
+        if cell is not None:
+            cell.watched_stopped(self.resolve(watched), None)
+
+    def promise_address(self) -> str:
+        self._promised += 1
+        return f"{self.host}/~{self._promised}"
+
+    def promise(
+        self,
+        done: Callable[[Any, GoatherdError | None], None],
+        deadline: float | None = None,
+        *,
+        address: str | None = None,
+        owner: Asked | None = None,
+    ) -> Promise:
+        """An address for one answer. `done` gets it, or an error, once; `AskTimeout` at `deadline`."""
+        return Promise(self, address or self.promise_address(), done, deadline, owner)
+
+
+class Promise(Ref[Any]):
+    """The address that the answer of one ask goes to. Later answers are dropped."""
+
+    __slots__ = ("_done", "_runtime", "_timer", "deadline", "owner")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        address: str,
+        done: Callable[[Any, GoatherdError | None], None],
+        deadline: float | None,
+        owner: Asked | None,
+    ) -> None:
+        super().__init__(address)
+        self._runtime = runtime
+        self._done: Callable[[Any, GoatherdError | None], None] | None = done
+        self._timer: Timer | None = None
+        self.deadline = deadline
+        self.owner = owner
+        runtime.promises[address] = self
+        if deadline is not None:
+            self._timer = Timer("", None, deadline, self._late)
+            runtime.deadlines.add(self._timer)
+
+    @property
+    def is_open(self) -> bool:
+        return self._done is not None
+
+    def tell(self, message: Any) -> None:
+        self._settle(message, None)
+
+    def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
+        self._settle(message, None)
+
+    def fail(self, error: GoatherdError) -> None:
+        self._settle(None, error)
+
+    def drop(self) -> None:
+        """Nobody waits any more."""
+        self._done = None
+        self._forget()
+
+    def _late(self, _: Timer) -> None:
+        self.fail(AskTimeout("No answer in time. The request may have been applied all the same."))
+
+    def _settle(self, answer: Any, error: GoatherdError | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._forget()
+            done(answer, error)
+
+    def _forget(self) -> None:
+        self._runtime.promises.pop(self.address, None)
+        if self._timer is not None:
+            self._runtime.deadlines.cancel(self._timer)
+
+
+class Gone(Ref[Any]):
+    """The address of an actor that is no more."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, address: str, runtime: Runtime) -> None:
+        super().__init__(address)
+        self._runtime = runtime
+
+    def tell(self, message: Any) -> None:
+        self.send(message, None)
+
+    def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
+        self._runtime.dead(message, self.address, "no-such-actor", reply_to)
+
+    def fail(self, error: GoatherdError) -> None:
+        self._runtime.dead(error, self.address, "no-such-actor", None)
