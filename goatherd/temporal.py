@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -102,7 +102,32 @@ async def ask(
     ask_id: str | None = None,
     run_id: str | None = None,
 ) -> Answer:
-    """Asks an actor: the update named after `message`'s class. Passing outages are waited out.
+    """Asks an actor: `execute` of the update named after `message`'s class."""
+    asked: Answer = await execute(
+        client,
+        workflow_id,
+        type(message).__name__,
+        message,
+        answer,
+        timeout_s=timeout_s,
+        ask_id=ask_id,
+        run_id=run_id,
+    )
+    return asked
+
+
+async def execute(
+    client: Client,
+    workflow_id: str,
+    name: str,
+    message: Any,
+    answer: Any,
+    *,
+    timeout_s: float,
+    ask_id: str | None = None,
+    run_id: str | None = None,
+) -> Any:
+    """Executes an update; its result is of the type `answer`. Passing outages are waited out.
 
     A retry carries the same update id, so that within one run the message counts once; across runs the
     actor's own window of message ids sees to that. `run_id` asks that run only.
@@ -114,7 +139,6 @@ async def ask(
         GoatherdError: what the actor answered, as its own kind.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    name = type(message).__name__
     ask_id = ask_id or str(uuid4())
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

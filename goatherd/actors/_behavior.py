@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from typing_extensions import dataclass_transform
 
@@ -56,11 +56,17 @@ class _Said(Behavior[Any]):
     def __repr__(self) -> str:
         return self._name
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # It is told by what it is, not by what it holds.
+
 
 class _Ignoring(_Said):
     __slots__ = ()
 
     def receive(self, ctx: Context[Any], message: Any) -> Behavior[Any] | None:
+        return None
+
+    def on_signal(self, ctx: Context[Any], signal: Signal) -> Behavior[Any] | None:
         return None
 
 
@@ -73,7 +79,7 @@ unhandled: Behavior[Any] = _Said("unhandled")
 empty: Behavior[Any] = _Said("empty")
 """Handles nothing: every message is unhandled."""
 ignore: Behavior[Any] = _Ignoring("ignore")
-"""Takes every message and does nothing."""
+"""Takes every message and signal, and does nothing."""
 
 Receiver = Callable[["Context[M]", M], "Behavior[M] | None"]
 SignalReceiver = Callable[["Context[M]", "Signal"], "Behavior[M] | None"]

@@ -12,19 +12,21 @@ STARTING ──▶ RUNNING ──────────▶ STOPPING ──▶ 
 from __future__ import annotations
 
 import copy
-import sys
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Awaitable, Callable
-from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from goatherd.actors._behavior import Behavior, Setup, empty, name_of, same, stopped, unhandled
 from goatherd.actors._context import Context
 from goatherd.actors._environment import Work
 from goatherd.actors._errors import ActorFailed, DeathPact, MailboxFull, Unhandled
+from goatherd.actors._local_ref import Adapter, Asked, LocalRef
+from goatherd.actors._mail import INTERNAL, Adapted, Envelope, Notice, Piped, Rang, Stopped
 from goatherd.actors._message import Request, display
 from goatherd.actors._ref import Ref
 from goatherd.actors._signals import POST_STOP, PRE_RESTART, ChildFailed, Signal, Terminated
+from goatherd.actors._states import SHUT, UNBOUNDED, Op, State
 from goatherd.actors._supervision import Record, Restart, Resume, Rule, decide
 from goatherd.actors._timers import Timer
 from goatherd.errors import GoatherdError
@@ -32,62 +34,12 @@ from goatherd.errors import GoatherdError
 if TYPE_CHECKING:
     from goatherd.actors._runtime import Runtime
 
-UNBOUNDED = sys.maxsize
 STASH = 1_000
-_SHUT = -1
-"""The mailbox limit of who takes no more messages."""
 
 
-class State(IntEnum):
-    STARTING = 0
-    RUNNING = 1
-    RESTARTING = 2
-    WAITING = 3
-    STOPPING = 4
-    DEAD = 5
-
-
-class Op(Enum):
-    """What the system has a cell do before its next message."""
-
-    START = "start"
-    STOP = "stop"
-    CHECK = "check"
-
-
-class Rang:
-    """In a mailbox: a timer's message. Counts only if the timer is still the one of its key."""
-
-    __slots__ = ("timer",)
-
-    def __init__(self, timer: Timer) -> None:
-        self.timer = timer
-
-
-class Adapted:
-    """In a mailbox: something that becomes a message by `adapt`, in the actor's own turn."""
-
-    __slots__ = ("adapt", "value")
-
-    def __init__(self, adapt: Callable[[Any], Any] | None, value: Any) -> None:
-        self.adapt = adapt
-        self.value = value
-
-
-class Stopped:
-    """In a mailbox: a watched actor has stopped. Counts only if it is still watched."""
-
-    __slots__ = ("cause", "ref")
-
-    def __init__(self, ref: Ref[Any], cause: BaseException | None) -> None:
-        self.ref = ref
-        self.cause = cause
-
-
-_INTERNAL = frozenset({Rang, Adapted, Stopped})
 _DROPPED = object()
-
-Envelope = tuple[Any, Ref[Any] | None]
+_FAILURES = (Exception, CancelledError)
+"""What a behavior may raise and be supervised for. Work that was cancelled raises the latter."""
 
 
 class Cell:
@@ -122,6 +74,7 @@ class Cell:
         "state",
         "system",
         "timers",
+        "waiting",
         "watchers",
         "watching",
         "work",
@@ -163,10 +116,11 @@ class Cell:
         self.watchers: dict[str, Ref[Any]] = {}
         self.adapters: list[Callable[[Any], Any]] = []
         self._works = 0
-        self.work: dict[int, Work] = {}
+        self.work: dict[int, Piped] = {}
         self.record = Record()
         self.failure: BaseException | None = None
         self.resume_at: float | None = None
+        self.waiting: Timer | None = None
         self.current: Any = None
         self.reply_to: Ref[Any] | None = None
         self.next_name = 0
@@ -179,6 +133,11 @@ class Cell:
     def has_work(self) -> bool:
         return bool(self.system) or (self.state is State.RUNNING and bool(self.mailbox))
 
+    @property
+    def has_stopped(self) -> bool:
+        """Or does so now: it takes nothing more."""
+        return self.limit == SHUT
+
     def run(self, budget: int) -> int:
         """Handles up to `budget` messages; returns how many."""
         handled = 0
@@ -189,17 +148,18 @@ class Cell:
             if handled >= budget or not mailbox or self.state is not State.RUNNING:
                 return handled
             handled += 1
-            message, reply_to = mailbox.popleft()
+            message, self.reply_to = mailbox.popleft()
+            self.current = message
             try:
-                if type(message) in _INTERNAL:
+                if type(message) in INTERNAL:
                     message = self._unwrap(message)
                     if message is _DROPPED:
                         continue
-                self.current, self.reply_to = message, reply_to
+                    self.current = message
                 following = self.behavior.receive(self.context, message)
                 if following is not None and following is not same:
                     self._become(following)
-            except Exception as error:
+            except _FAILURES as error:
                 self._fail(error)
 
     def _unwrap(self, internal: Any) -> Any:
@@ -212,9 +172,18 @@ class Cell:
                 del self.timers[timer.key]
             return timer.message
         if isinstance(internal, Adapted):
+            self.current = internal.value
             if internal.adapt is not None:
                 return internal.adapt(internal.value)
             raise internal.value
+        self.current, self.reply_to = None, None
+        if isinstance(internal, Notice):
+            answer = self.behavior.on_signal(self.context, internal.signal)
+            if answer is unhandled:
+                self._begin_stop()
+            elif answer is not None and answer is not same:
+                self._become(answer)
+            return _DROPPED
         watched = self.watching.pop(internal.ref.address, None)
         if watched is None:
             return _DROPPED
@@ -238,9 +207,11 @@ class Cell:
         elif following is stopped:
             self._begin_stop()
         else:
-            self.behavior = self._unfolded(following)
-            if self.behavior is stopped:
+            made = self._unfolded(following)
+            if made is stopped:
                 self._begin_stop()
+            else:
+                self.behavior = made
 
     def _unhandled(self) -> None:
         self.runtime.environment.logger.debug("unhandled %s at %s", display(self.current), self.address)
@@ -292,7 +263,7 @@ class Cell:
                 following = self.behavior.on_start(self.context)
                 if following is not None and following is not same:
                     self.behavior = self._unfolded(following)
-        except Exception as error:
+        except _FAILURES as error:
             self._fail(error)
             return
         self.state = State.RUNNING
@@ -302,7 +273,7 @@ class Cell:
 
     # -- failing
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The behavior raised: what its rules say."""
         if self.state in (State.STOPPING, State.DEAD):
             return
@@ -337,10 +308,12 @@ class Cell:
         self.cancel_timers()
         if self.state is State.RUNNING:
             self._signal(PRE_RESTART)
+            self.cancel_timers()  # Those that it started at that.
         self.unstash_all()
         if strategy.stop_children:
             for child in list(self.children.values()):
-                self.watching.pop(child.address, None)
+                for address in child.addresses():
+                    self.watching.pop(address, None)
                 child.watchers.pop(self.address, None)
                 child.order_stop()
         self.state = State.RESTARTING
@@ -361,13 +334,15 @@ class Cell:
             return
         self._restart()
 
-    def wait(self) -> None:
-        """Until the backoff is over."""
+    def wait(self, number: int = 0) -> None:
+        """Until the backoff is over. `number`: its timer's, if it has waited in another run already."""
         assert self.resume_at is not None
-        self.runtime.after(self.resume_at - self.runtime.environment.now(), self.end_wait)
+        self.waiting = Timer("", None, self.resume_at, lambda _: self.end_wait(), number=number)
+        self.runtime.deadlines.add(self.waiting)
 
     def end_wait(self) -> None:
         """The backoff is over."""
+        self.waiting = None
         if self.state is State.WAITING:
             self._restart()
 
@@ -389,14 +364,17 @@ class Cell:
             return
         had_begun = self.state is State.RUNNING
         self.state = State.STOPPING
-        self.limit = _SHUT
+        self.limit = SHUT
         if not had_begun:
             self.behavior = empty  # It never was, or has had its PreRestart: no PostStop.
         self.cancel_timers()
+        if self.waiting is not None:
+            self.runtime.deadlines.cancel(self.waiting)
+            self.waiting = None
         for ref, _ in list(self.watching.values()):
             self.unwatch(ref)
         for work in list(self.work.values()):
-            work.cancel()
+            work.handle.cancel()
         self.work.clear()
         self._discard()
         if self.children:
@@ -408,7 +386,9 @@ class Cell:
     def _discard(self) -> None:
         while self.mailbox or self.stash:
             message, reply_to = (self.mailbox or self.stash).popleft()
-            if type(message) not in _INTERNAL:
+            if type(message) is Adapted and message.adapt is not None:
+                message = message.value  # What was sent to an adapter has a sender, who may wait.
+            if type(message) not in INTERNAL:
                 self.runtime.dead(message, self.address, "stopped", reply_to)
 
     def _check_children(self) -> None:
@@ -427,7 +407,10 @@ class Cell:
         for address, watcher in self.watchers.items():
             cell = self.runtime.cell(watcher)
             if cell is not None:
-                cell.watched_stopped(self.ref, self.failure if cell is self.parent else None)
+                cause = self.failure if cell is self.parent else None
+                cell.watched_stopped(self.ref, cause)
+                for number in range(len(self.adapters)):
+                    cell.watched_stopped(self.adapter_at(number), cause)
             else:
                 self.runtime.environment.tell_terminated(self.address, address)
         parent = self.parent
@@ -441,16 +424,16 @@ class Cell:
         self.current, self.reply_to = None, None
         try:
             self.behavior.on_signal(self.context, signal)
-        except Exception as error:
+        except _FAILURES as error:
             self.runtime.environment.logger.error(
                 "%s raised %s at %s", self.address, type(error).__name__, display(signal), exc_info=error
             )
 
     # -- messages from others
 
-    def deliver(self, internal: Rang | Adapted | Stopped) -> None:
+    def deliver(self, internal: Rang | Adapted | Stopped | Notice) -> None:
         """Puts something internal in the mailbox, which has always room for it."""
-        if self.limit == _SHUT:
+        if self.limit == SHUT:
             return
         self.mailbox.append((internal, None))
         if not self.scheduled and self.state is State.RUNNING:
@@ -458,7 +441,7 @@ class Cell:
 
     def overflow(self, message: Any, reply_to: Ref[Any] | None) -> None:
         """There is no room for a message."""
-        if self.limit == _SHUT:
+        if self.limit == SHUT:
             self.runtime.dead(message, self.address, "stopped", reply_to)
             return
         if reply_to is not None:
@@ -474,8 +457,15 @@ class Cell:
 
     # -- watching
 
+    def addresses(self) -> Iterator[str]:
+        """Its own, and those of its adapters: all that it can be watched by."""
+        yield self.address
+        for number in range(len(self.adapters)):
+            yield f"{self.address}~{number}"
+
     def watch(self, ref: Ref[Any], message: Any) -> None:
-        if ref.address == self.address:
+        cell = self.runtime.owner(ref)
+        if cell is self or self.limit == SHUT:
             return
         known = self.watching.get(ref.address)
         if known is not None:
@@ -483,7 +473,6 @@ class Cell:
                 raise ValueError(f"{ref.address} is watched otherwise already: unwatch it first.")
             return
         self.watching[ref.address] = (ref, message)
-        cell = self.runtime.cell(ref)
         if cell is not None:
             cell.watchers[self.address] = self.ref
         elif self.runtime.is_local(ref):
@@ -494,9 +483,10 @@ class Cell:
     def unwatch(self, ref: Ref[Any]) -> None:
         if self.watching.pop(ref.address, None) is None:
             return
-        cell = self.runtime.cell(ref)
+        cell = self.runtime.owner(ref)
         if cell is not None:
-            cell.watchers.pop(self.address, None)
+            if not any(address in self.watching for address in cell.addresses()):
+                cell.watchers.pop(self.address, None)
         elif not self.runtime.is_local(ref):
             self.runtime.environment.unwatch(ref, self.address)
 
@@ -508,6 +498,8 @@ class Cell:
 
     def start_timer(self, timer: Timer) -> None:
         self.cancel_timer(timer.key)
+        if self.limit == SHUT:
+            return
         self.timers[timer.key] = timer
         self.runtime.deadlines.add(timer)
 
@@ -533,12 +525,12 @@ class Cell:
         number = self._works
 
         def done(value: Any, error: BaseException | None) -> None:
-            if self.work.pop(number, None) is None and self.limit == _SHUT:
+            if self.work.pop(number, None) is None and self.limit == SHUT:
                 return
             self.deliver(Adapted(ok, value) if error is None else Adapted(err, error))
 
         under_way = self.runtime.environment.run(work, done)
-        self.work[number] = under_way
+        self.work[number] = Piped(under_way, work, ok, err)
         return under_way
 
     def ask(
@@ -551,20 +543,26 @@ class Cell:
     ) -> None:
         deadline = self.runtime.environment.now() + timeout_s
         promise = self.await_answer(self.runtime.promise_address(), ok, err, deadline)
-        if isinstance(request, Request):
-            ref.send(request, promise)
-        else:
-            ref.tell(request(promise))
+        # Of a message with the address in a field, too, the asker learns that it fails or is not handled.
+        ref.send(request if isinstance(request, Request) else request(promise), promise)
 
     def await_answer(
-        self, address: str, ok: Callable[[Any], Any], err: Callable[[Any], Any], deadline: float
+        self,
+        address: str,
+        ok: Callable[[Any], Any],
+        err: Callable[[Any], Any],
+        deadline: float,
+        *,
+        number: int = 0,
     ) -> Ref[Any]:
-        """The address of an answer that comes to this actor."""
+        """The address of an answer that comes to this actor. `number`: its timer's, if it had one."""
 
         def done(answer: Any, error: GoatherdError | None) -> None:
             self.deliver(Adapted(ok, answer) if error is None else Adapted(err, error))
 
-        return self.runtime.promise(done, deadline, address=address, owner=Asked(self, ok, err))
+        return self.runtime.promise(
+            done, deadline, address=address, owner=Asked(self, ok, err), number=number
+        )
 
     def adapter(self, adapt: Callable[[Any], Any]) -> Ref[Any]:
         for number, known in enumerate(self.adapters):
@@ -574,6 +572,7 @@ class Cell:
         return Adapter(self, len(self.adapters) - 1, adapt)
 
     def adapter_at(self, number: int) -> Ref[Any]:
+        """Raises `IndexError` if it has no such adapter."""
         return Adapter(self, number, self.adapters[number])
 
     def child_name(self) -> str:
@@ -581,78 +580,12 @@ class Cell:
         return f"${self.next_name}"
 
 
-class LocalRef(Ref[Any]):
-    """The ref of a cell of this runtime."""
-
-    __slots__ = ("_cell",)
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__(cell.address)
-        self._cell = cell
-
-    def tell(self, message: Any) -> None:
-        cell = self._cell
-        mailbox = cell.mailbox
-        if len(mailbox) >= cell.limit:
-            cell.overflow(message, None)
-            return
-        mailbox.append((message, None))
-        if not cell.scheduled and cell.state is State.RUNNING:
-            cell.runtime.schedule(cell)
-
-    def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
-        cell = self._cell
-        if len(cell.mailbox) >= cell.limit:
-            cell.overflow(message, reply_to)
-            return
-        cell.mailbox.append((message, reply_to))
-        if not cell.scheduled and cell.state is State.RUNNING:
-            cell.runtime.schedule(cell)
-
-    def fail(self, error: GoatherdError) -> None:
-        self._cell.runtime.dead(error, self.address, "not-an-ask", None)
-
-
-class Adapter(Ref[Any]):
-    """An actor's address for messages of another protocol."""
-
-    __slots__ = ("_adapt", "_cell")
-
-    def __init__(self, cell: Cell, number: int, adapt: Callable[[Any], Any]) -> None:
-        super().__init__(f"{cell.address}~{number}")
-        self._cell = cell
-        self._adapt = adapt
-
-    def tell(self, message: Any) -> None:
-        self.send(message, None)
-
-    def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
-        cell = self._cell
-        if len(cell.mailbox) >= cell.limit:
-            cell.overflow(message, reply_to)
-            return
-        cell.mailbox.append((Adapted(self._adapt, message), reply_to))
-        if not cell.scheduled and cell.state is State.RUNNING:
-            cell.runtime.schedule(cell)
-
-    def fail(self, error: GoatherdError) -> None:
-        self._cell.runtime.dead(error, self.address, "not-an-ask", None)
-
-
-class Asked(NamedTuple):
-    """Whose ask a promise belongs to, and what becomes of the answer."""
-
-    cell: Cell
-    ok: Callable[[Any], Any]
-    err: Callable[[Any], Any]
-
-
 def _fresh(behavior: Behavior[Any]) -> Behavior[Any]:
     """What a registered behavior changes is its own; of others, only `setup` starts from nothing."""
     return copy.deepcopy(behavior) if name_of(behavior) is not None else behavior
 
 
-def _told(error: Exception, address: str, message: Any) -> GoatherdError:
+def _told(error: BaseException, address: str, message: Any) -> GoatherdError:
     """What the asker is told: an error that is meant to be told, or only that there was one."""
     if isinstance(error, GoatherdError):
         return error

@@ -19,6 +19,8 @@ from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
     from goatherd.actors._cell import Cell
+    from goatherd.actors._receptionist import ReceptionistMessage
+    from goatherd.actors.persistence._journal import Journal
 
 M = TypeVar("M")
 Child = TypeVar("Child")
@@ -57,6 +59,18 @@ class Context(Generic[M]):
         """Seconds since 1970, as a replay sees them again."""
         return self._cell.runtime.environment.now()
 
+    @property
+    def receptionist(self) -> Ref[ReceptionistMessage]:
+        """Whom to ask who offers a service: see `Register`, `Find` and `Subscribe`."""
+        return self._cell.runtime.receptionist
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where event-sourced actors keep their events. None: the history of this run is the journal."""
+        # Optional, so that an environment without one need not say so.
+        journal: Journal | None = getattr(self._cell.runtime.environment, "journal", None)
+        return journal
+
     # -- children
 
     def spawn(
@@ -79,6 +93,7 @@ class Context(Generic[M]):
 
         Raises:
             NameTaken: a living child has the name.
+            ActorStopped: this actor is stopping.
             ValueError: the name can't be part of an address.
         """
         if name is None:
@@ -111,6 +126,20 @@ class Context(Generic[M]):
         if cell.parent is not self._cell:
             raise NotAChild(f"{self._cell.address} can't stop {child.address}: only its parent can.")
         cell.order_stop()
+
+    def ref(self, address: str) -> Ref[Any]:
+        """The actor of an address: of a durable actor, its id. It may not exist."""
+        return self._cell.runtime.resolve(address)
+
+    def start(self, kind: Any, child_id: str, start: Any = None) -> Ref[Any]:
+        """A durable child: an actor of its own, of a `DurableActor` type, which stops when this one does.
+
+        What is sent to it waits until it has started. If its id is taken it counts as stopped: watch it.
+
+        Raises:
+            NotDurable: this system is not on Temporal.
+        """
+        return self._cell.runtime.environment.start_child(kind, child_id, start)
 
     # -- watching
 
@@ -151,9 +180,10 @@ class Context(Generic[M]):
             raise ValueError("Only the message that is being handled has an asker: keep its `reply_to` then.")
         return self._cell.reply_to or nobody
 
-    def forward(self, ref: Ref[M], message: M) -> None:
-        """Sends on the message that is being handled: the answer goes to whoever asked this actor."""
-        ref.send(message, self._cell.reply_to if message is self._cell.current else None)
+    def forward(self, ref: Ref[Child], message: Child) -> None:
+        """Sends on the message that is being handled, or another in its place: the answer goes to whoever
+        asked this actor."""
+        ref.send(message, self._cell.reply_to)
 
     # -- what takes time
 
@@ -208,8 +238,11 @@ class Context(Generic[M]):
 
         Raises:
             StashFull: there is no room.
+            ValueError: no message is being handled, but a signal or the start.
         """
         cell = self._cell
+        if cell.current is None:
+            raise ValueError("Only a message can be stashed, while it is being handled.")
         if len(cell.stash) >= cell.stash_capacity:
             raise StashFull(f"The stash of {cell.address} holds {cell.stash_capacity} messages already.")
         cell.stash.append((cell.current, cell.reply_to))

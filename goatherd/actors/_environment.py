@@ -17,7 +17,8 @@ from goatherd.actors._ref import Ref
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that nobody got, and why: `stopped`, `mailbox-full`, `no-such-actor`."""
+    """A message that nobody got, and why: `stopped`, `no-such-actor`, `mailbox-full`, `stash-full`,
+    `no-routees`, `not-an-ask`."""
 
     message: Any
     recipient: str
@@ -61,6 +62,10 @@ class Environment(Protocol):
 
     def remote(self, address: str) -> Ref[Any] | None:
         """The ref of an address that is not of this runtime; None if it can't be reached from here."""
+        ...
+
+    def start_child(self, kind: Any, child_id: str, start: Any) -> Ref[Any]:
+        """Starts a durable actor."""
         ...
 
     def watch(self, watched: Ref[Any], watcher: str) -> None:

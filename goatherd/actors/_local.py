@@ -8,17 +8,22 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._cell import Cell
 from goatherd.actors._duration import Duration, seconds
 from goatherd.actors._environment import DeadLetter, Work
+from goatherd.actors._errors import NotDurable
 from goatherd.actors._message import Request, display
+from goatherd.actors._receptionist import ReceptionistMessage
 from goatherd.actors._ref import Ref
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._supervision import Rule, Supervised
 from goatherd.errors import GoatherdError
+
+if TYPE_CHECKING:
+    from goatherd.actors.persistence._journal import Journal
 
 M = TypeVar("M")
 Answer = TypeVar("Answer")
@@ -32,7 +37,8 @@ _log = logging.getLogger("goatherd.actors")
 class LocalSystem:
     """Actors of this process, on the running event loop. `async with` stops them all at the end.
 
-    `now` and `luck` are for tests that want a clock or a random generator of their own.
+    `now` and `luck` are for tests that want a clock or a random generator of their own. `journal` is where
+    event-sourced actors keep their events; without one, these live as long as the actor.
     """
 
     def __init__(
@@ -42,8 +48,9 @@ class LocalSystem:
         now: Callable[[], float] = time.time,
         luck: random.Random | None = None,
         on_dead_letter: Callable[[DeadLetter], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self._environment = _Asyncio(now, luck or random.Random(), on_dead_letter)
+        self._environment = _Asyncio(now, luck or random.Random(), on_dead_letter, journal)
         self.runtime = Runtime(name, self._environment)
         self._environment.runtime = self.runtime
         self.runtime.on_top_stopped = self._top_stopped
@@ -68,6 +75,11 @@ class LocalSystem:
     ) -> Ref[M]:
         """A top-level actor. See `Context.spawn`."""
         return self.runtime.spawn(behavior, name, rules=supervise, mailbox=mailbox, stash=stash)
+
+    @property
+    def receptionist(self) -> Ref[ReceptionistMessage]:
+        """Whom to ask who offers a service: see `Register`, `Find` and `Subscribe`."""
+        return self.runtime.receptionist
 
     async def ask(
         self,
@@ -98,9 +110,16 @@ class LocalSystem:
 
         promise = self.runtime.promise(done, self._environment.now() + timeout_s)
         if isinstance(request, Request):
+            cell = self.runtime.cell(ref)
+            if cell is not None:
+                try:
+                    cell.behavior.check(request)
+                except GoatherdError:
+                    promise.drop()
+                    raise
             ref.send(request, promise)
         else:
-            ref.tell(request(promise))
+            ref.send(request(promise), promise)
         try:
             return await answered
         finally:
@@ -141,8 +160,10 @@ class _Asyncio:
         now: Callable[[], float],
         luck: random.Random,
         on_dead_letter: Callable[[DeadLetter], None] | None,
+        journal: Journal | None,
     ) -> None:
         self.runtime: Runtime
+        self.journal = journal
         self.logger = _log
         self.random = luck
         self._now = now
@@ -197,6 +218,9 @@ class _Asyncio:
 
     def remote(self, address: str) -> Ref[Any] | None:
         return None
+
+    def start_child(self, kind: Any, child_id: str, start: Any) -> Ref[Any]:
+        raise NotDurable(f"{child_id!r} can't be started: a durable actor needs a durable parent.")
 
     def watch(self, watched: Ref[Any], watcher: str) -> None:
         """There are no others."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from goatherd.actors._behavior import Behavior
-from goatherd.actors._cell import Adapter, Asked, Cell, LocalRef
+from goatherd.actors._cell import Cell
 from goatherd.actors._environment import DeadLetter, Environment
 from goatherd.actors._errors import ActorStopped, AskTimeout, NameTaken
+from goatherd.actors._local_ref import Adapter, Asked, LocalRef
 from goatherd.actors._message import display
-from goatherd.actors._ref import Ref, nobody
-from goatherd.actors._supervision import Rule, Supervised
+from goatherd.actors._receptionist import RECEPTIONIST, Receptionist, ReceptionistMessage
+from goatherd.actors._ref import Nobody, Ref, nobody
+from goatherd.actors._supervision import Rule, Supervised, on, resume
 from goatherd.actors._timers import Deadlines, Timer
 from goatherd.errors import GoatherdError
 
@@ -40,8 +42,11 @@ class Runtime:
         self._cells: dict[str, Cell] = {}
         self._ready: deque[Cell] = deque()
         self._draining = False
+        # What is left of the first one's turn, if a limit has cut it short; else 0.
+        self.turn_left = 0
         self._uid = 0
         self._promised = 0
+        self._receptionist: Ref[ReceptionistMessage] | None = None
 
     # -- making actors
 
@@ -73,6 +78,8 @@ class Runtime:
         stash: int | None = None,
         address: str | None = None,
     ) -> Cell:
+        if parent is not None and parent.has_stopped:
+            raise ActorStopped(f"{parent.address} is stopping: it can't have new children.")
         siblings = self.top if parent is None else parent.children
         if name in siblings:
             raise NameTaken(
@@ -116,6 +123,19 @@ class Runtime:
 
     # -- finding them
 
+    @property
+    def receptionist(self) -> Ref[ReceptionistMessage]:
+        """Starts with its first use. Once it has stopped, with all others, it stays so."""
+        if self._receptionist is None:
+            cell = self.top.get(RECEPTIONIST)
+            if cell is None:
+                # What it can't handle must not cost it what it knows.
+                rules = [on(Exception, resume)]
+                self._receptionist = self.spawn(Receptionist(), RECEPTIONIST, rules=rules)
+            else:
+                self._receptionist = cell.ref
+        return self._receptionist
+
     def resolve(self, address: str) -> Ref[Any]:
         """The ref of an address. If its actor is gone, what is sent there is a dead letter."""
         cell = self._cells.get(address)
@@ -129,6 +149,8 @@ class Runtime:
             return promise
         if address == nobody.address:
             return nobody
+        if base == f"{self.host}/":
+            return Nobody(address)  # Of an ask that is over: later answers are dropped.
         if address != self.host and not address.startswith(f"{self.host}/"):
             remote = self.environment.remote(address)
             if remote is not None:
@@ -138,6 +160,10 @@ class Runtime:
     def cell(self, ref: Ref[Any]) -> Cell | None:
         """The live cell of a ref, if it is of this runtime."""
         return self._cells.get(ref.address)
+
+    def owner(self, ref: Ref[Any]) -> Cell | None:
+        """The live cell that gets what is sent to a ref, also if that is one of its adapters."""
+        return self._cells.get(ref.cell.address if isinstance(ref, Adapter) else ref.address)
 
     def cell_at(self, address: str) -> Cell:
         return self._cells[address]
@@ -154,14 +180,19 @@ class Runtime:
     @property
     def counters(self) -> list[int]:
         """What new addresses are made of."""
-        return [self._uid, self._promised]
+        return [self._uid, self._promised, self.deadlines.count]
 
     @counters.setter
     def counters(self, counters: Sequence[int]) -> None:
-        self._uid, self._promised = counters
+        self._uid, self._promised, self.deadlines.count = counters
+
+    def has_been(self, address: str) -> bool:
+        """Whether an address is one that this runtime has given."""
+        path, _, number = address.partition("~")[0].rpartition("#")
+        return path.startswith(f"{self.host}/") and number.isdigit() and 0 < int(number) <= self._uid
 
     def is_local(self, ref: Ref[Any]) -> bool:
-        return isinstance(ref, LocalRef | Promise | Gone | Adapter)
+        return isinstance(ref, LocalRef | Promise | Gone | Adapter | Nobody)
 
     # -- whose turn it is
 
@@ -185,14 +216,17 @@ class Runtime:
         try:
             while ready:
                 cell = ready.popleft()
-                if stop_at is None:
-                    self.processed += cell.run(THROUGHPUT)
-                else:
-                    self.processed += cell.run(min(THROUGHPUT, stop_at - self.processed))
-                if cell.has_work:
+                turn, self.turn_left = self.turn_left or THROUGHPUT, 0
+                budget = turn if stop_at is None else min(turn, stop_at - self.processed)
+                self.processed += cell.run(budget)
+                if not cell.has_work:
+                    cell.scheduled = False
+                elif budget == turn:
                     ready.append(cell)
                 else:
-                    cell.scheduled = False
+                    # It goes on where it was, so that nobody's order depends on the limit.
+                    ready.appendleft(cell)
+                    self.turn_left = turn - budget
                 if stop_at is not None and self.processed >= stop_at:
                     break
         finally:
@@ -233,9 +267,10 @@ class Runtime:
         *,
         address: str | None = None,
         owner: Asked | None = None,
+        number: int = 0,
     ) -> Promise:
         """An address for one answer. `done` gets it, or an error, once; `AskTimeout` at `deadline`."""
-        return Promise(self, address or self.promise_address(), done, deadline, owner)
+        return Promise(self, address or self.promise_address(), done, deadline, owner, number)
 
 
 class Promise(Ref[Any]):
@@ -250,6 +285,7 @@ class Promise(Ref[Any]):
         done: Callable[[Any, GoatherdError | None], None],
         deadline: float | None,
         owner: Asked | None,
+        number: int,
     ) -> None:
         super().__init__(address)
         self._runtime = runtime
@@ -259,12 +295,17 @@ class Promise(Ref[Any]):
         self.owner = owner
         runtime.promises[address] = self
         if deadline is not None:
-            self._timer = Timer("", None, deadline, self._late)
+            self._timer = Timer("", None, deadline, self._late, number=number)
             runtime.deadlines.add(self._timer)
 
     @property
     def is_open(self) -> bool:
         return self._done is not None
+
+    @property
+    def number(self) -> int:
+        """Its timer's place among those of the same time; 0 without one."""
+        return 0 if self._timer is None else self._timer.number
 
     def tell(self, message: Any) -> None:
         self._settle(message, None)
@@ -308,7 +349,11 @@ class Gone(Ref[Any]):
         self.send(message, None)
 
     def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
-        self._runtime.dead(message, self.address, "no-such-actor", reply_to)
+        # As the ref of one that stopped while this runtime has known it would say.
+        if self._runtime.has_been(self.address):
+            self._runtime.dead(message, self.address.partition("~")[0], "stopped", reply_to)
+        else:
+            self._runtime.dead(message, self.address, "no-such-actor", reply_to)
 
     def fail(self, error: GoatherdError) -> None:
-        self._runtime.dead(error, self.address, "no-such-actor", None)
+        self._runtime.dead(error, self.address, "not-an-ask", None)

@@ -38,5 +38,11 @@ class ChildFailed(Terminated):
     cause: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class CancelRequested(Signal):
+    """Somebody asks the actor to end: an operator has cancelled its workflow. Not handled, it stops."""
+
+
+CANCEL_REQUESTED = CancelRequested()
 PRE_RESTART = PreRestart()
 POST_STOP = PostStop()

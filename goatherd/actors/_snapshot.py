@@ -2,7 +2,7 @@
 
 All goes along: behaviors with their state, mailboxes, stashes, timers, watches, restart counters, open asks,
 and whose turn it is. What the runtime can't write down stops it with `NotDurable`, and nothing is lost: work
-that is under way (`pipe_to_self`) has to be waited for first.
+that is under way (`pipe_to_self`) has to be waited for first, or put off.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from goatherd.actors._cell import UNBOUNDED, Adapted, Cell, Op, Rang, State, Stopped
+from goatherd.actors._activity import Activity, ActivityOptions, PutOff
+from goatherd.actors._cell import Cell
 from goatherd.actors._errors import NotDurable
+from goatherd.actors._mail import Adapted, Envelope, Piped, Rang, Stopped
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
+from goatherd.actors._states import UNBOUNDED, Op, State
 from goatherd.actors._supervision import Backoff, Record, Restart, Resume, Rule, Stop, Strategy
 from goatherd.actors._timers import Timer
 from goatherd.actors._wire import (
     Json,
+    adapter,
     read,
     read_behavior,
     read_error,
@@ -40,6 +44,7 @@ def dump(runtime: Runtime) -> Json:
     cells = list(runtime.cells())
     return {
         "counters": runtime.counters,
+        "turn_left": runtime.turn_left,
         "cells": [_dump_cell(cell) for cell in cells],
         "ready": [cell.address for cell in runtime.ready],
         "asks": [
@@ -49,16 +54,15 @@ def dump(runtime: Runtime) -> Json:
                 "ok": written_name(promise.owner.ok),
                 "err": written_name(promise.owner.err),
                 "deadline": promise.deadline,
+                "number": promise.number,
             }
             for promise in runtime.promises.values()
-            if promise.owner is not None
+            if promise.owner is not None and runtime.cell(promise.owner.cell.ref) is not None
         ],
     }
 
 
 def _dump_cell(cell: Cell) -> Json:
-    if cell.work:
-        raise NotDurable(f"{cell.address} waits for work that is under way.")
     written: dict[str, Any] = {
         "name": cell.name,
         "path": cell.path,
@@ -84,12 +88,28 @@ def _dump_cell(cell: Cell) -> Json:
         "record": _dump_record(cell.record),
         "failure": None if cell.failure is None else write_error(cell.failure),
         "resume_at": cell.resume_at,
+        "waiting": None if cell.waiting is None else cell.waiting.number,
+        "work": [_dump_work(cell, piped) for piped in cell.work.values()],
         "capacity": None if cell.capacity == UNBOUNDED else cell.capacity,
         "limit": None if cell.limit == cell.capacity else cell.limit,
         "stash_capacity": cell.stash_capacity,
     }
     written.update({key: value for key, value in optional.items() if value not in (None, [])})
     return written
+
+
+def _dump_work(cell: Cell, piped: Piped) -> Json:
+    """Work that was put off; what is under way can't go along."""
+    if not isinstance(piped.handle, PutOff):
+        raise NotDurable(f"{cell.address} waits for work that is under way.")
+    call = piped.handle.call
+    return {
+        "function": written_name(call.function),
+        "argument": write(call.argument),
+        "options": adapter(ActivityOptions).dump_python(call.options, mode="json"),
+        "ok": written_name(piped.ok),
+        "err": None if piped.err is None else written_name(piped.err),
+    }
 
 
 def _dump_envelope(cell: Cell, message: Any, reply_to: Ref[Any] | None) -> Json:
@@ -119,6 +139,7 @@ def _dump_timer(timer: Timer) -> Json:
         "when": timer.when,
         "interval_s": timer.interval_s,
         "fixed_rate": timer.fixed_rate,
+        "number": timer.number,
         "over": timer.cancelled,
     }
 
@@ -160,6 +181,8 @@ def restore(runtime: Runtime, written: Json) -> None:
     Raises:
         NotDurable: it names a behavior, message or function that is no more.
     """
+    runtime.counters = written["counters"]
+    # Addresses can be read only when all that has one is there: cells, adapters, open asks.
     cells = {one["address"]: _make(runtime, one) for one in written["cells"]}
     with resolving(runtime.resolve):
         for one in written["asks"]:
@@ -168,7 +191,7 @@ def restore(runtime: Runtime, written: Json) -> None:
             _fill(runtime, cells[one["address"]], one)
     for address in written["ready"]:
         runtime.schedule(cells[address])
-    runtime.counters = written["counters"]
+    runtime.turn_left = written["turn_left"]
 
 
 def _make(runtime: Runtime, written: Json) -> Cell:
@@ -184,6 +207,7 @@ def _make(runtime: Runtime, written: Json) -> Cell:
         mailbox=written.get("capacity"),
         stash=written["stash_capacity"],
     )
+    cell.adapters = [read_name(name) for name in written.get("adapters", ())]
     runtime.add(cell)
     return cell
 
@@ -196,7 +220,6 @@ def _fill(runtime: Runtime, cell: Cell, written: Json) -> None:
     cell.next_name = written["next_name"]
     cell.limit = written.get("limit", cell.capacity)
     cell.system = deque(Op(op) for op in written.get("system", ()))
-    cell.adapters = [read_name(name) for name in written.get("adapters", ())]
     for address, message in written.get("watching", ()):
         cell.watching[address] = (runtime.resolve(address), None if message is None else read(message))
     for address in written.get("watchers", ()):
@@ -208,14 +231,17 @@ def _fill(runtime: Runtime, cell: Cell, written: Json) -> None:
     if (failure := written.get("failure")) is not None:
         cell.failure = read_error(failure)
     for one in written.get("mailbox", ()):
-        if (envelope := _read_envelope(runtime, cell, one)) is not None:
-            cell.mailbox.append(envelope)
+        cell.mailbox.append(_read_envelope(runtime, cell, one))
     for one in written.get("stash", ()):
-        if (envelope := _read_envelope(runtime, cell, one)) is not None:
-            cell.stash.append(envelope)
+        cell.stash.append(_read_envelope(runtime, cell, one))
+    for one in written.get("work", ()):
+        _restore_work(cell, one)
     cell.resume_at = written.get("resume_at")
     if cell.state is State.WAITING:
-        cell.wait()
+        cell.wait(written["waiting"])
+
+
+_OVER = Timer("", None, 0.0, lambda _: None)
 
 
 def _restore_timer(runtime: Runtime, cell: Cell, written: Json) -> None:
@@ -226,6 +252,7 @@ def _restore_timer(runtime: Runtime, cell: Cell, written: Json) -> None:
         cell.rang,
         interval_s=written["interval_s"],
         fixed_rate=written["fixed_rate"],
+        number=written["number"],
     )
     cell.timers[timer.key] = timer
     if written["over"]:
@@ -234,20 +261,32 @@ def _restore_timer(runtime: Runtime, cell: Cell, written: Json) -> None:
         runtime.deadlines.add(timer)
 
 
+def _restore_work(cell: Cell, written: Json) -> None:
+    options = adapter(ActivityOptions).validate_python(written["options"])
+    call = Activity[Any](read_name(written["function"]), read(written["argument"]), options)
+    err = written["err"]
+    cell.pipe(call, read_name(written["ok"]), None if err is None else read_name(err))
+
+
 def _restore_ask(runtime: Runtime, cells: dict[str, Cell], written: Json) -> None:
     cell = cells.get(written["owner"])
     if cell is not None:
         cell.await_answer(
-            written["address"], read_name(written["ok"]), read_name(written["err"]), written["deadline"]
+            written["address"],
+            read_name(written["ok"]),
+            read_name(written["err"]),
+            written["deadline"],
+            number=written["number"],
         )
 
 
-def _read_envelope(runtime: Runtime, cell: Cell, written: Json) -> tuple[Any, Ref[Any] | None] | None:
+def _read_envelope(runtime: Runtime, cell: Cell, written: Json) -> Envelope:
     address = written.get("reply_to")
     reply_to = None if address is None else runtime.resolve(address)
     if "rang" in written:
-        timer = cell.timers.get(written["rang"] or "")
-        return None if timer is None else (Rang(timer), None)
+        # One that counts no more still takes its place in the turn of its actor.
+        key = written["rang"]
+        return Rang(_OVER if key is None else cell.timers[key]), None
     if "adapt" in written:
         adapt = None if written["adapt"] is None else read_name(written["adapt"])
         value = read_error(written["error"]) if "error" in written else read(written["value"])

@@ -10,9 +10,12 @@ from goatherd.actors._environment import Environment
 
 
 class Timer:
-    """One timer. `interval_s` None: it rings once. `owner` is the actor's cell, or None for the runtime's."""
+    """One timer. `interval_s` None: it rings once.
 
-    __slots__ = ("cancelled", "fixed_rate", "interval_s", "key", "message", "ring", "when")
+    `number` is its place among those of the same time; 0 until it has one.
+    """
+
+    __slots__ = ("cancelled", "fixed_rate", "interval_s", "key", "message", "number", "ring", "when")
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class Timer:
         *,
         interval_s: float | None = None,
         fixed_rate: bool = False,
+        number: int = 0,
     ) -> None:
         self.key = key
         self.message = message
@@ -30,6 +34,7 @@ class Timer:
         self.ring = ring
         self.interval_s = interval_s
         self.fixed_rate = fixed_rate
+        self.number = number
         self.cancelled = False
 
 
@@ -39,15 +44,20 @@ class Deadlines:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._heap: list[tuple[float, int, Timer]] = []
-        self._count = 0
+        self.count = 0
         self._alarm: float | None = None
         self._live = 0
 
     def add(self, timer: Timer) -> None:
-        self._count += 1
         self._live += 1
-        heapq.heappush(self._heap, (timer.when, self._count, timer))
+        if not timer.number:
+            self._renumber(timer)
+        heapq.heappush(self._heap, (timer.when, timer.number, timer))
         self._set_alarm()
+
+    def _renumber(self, timer: Timer) -> None:
+        self.count += 1
+        timer.number = self.count
 
     def cancel(self, timer: Timer) -> None:
         """Of one that has rung for the last time, or is cancelled: nothing."""
@@ -74,8 +84,8 @@ class Deadlines:
                 self._live -= 1
             else:
                 timer.when = (timer.when if timer.fixed_rate else now) + timer.interval_s
-                self._count += 1
-                heapq.heappush(self._heap, (timer.when, self._count, timer))
+                self._renumber(timer)
+                heapq.heappush(self._heap, (timer.when, timer.number, timer))
             timer.ring(timer)
         self._set_alarm()
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from goatherd.actors._behavior import Behavior, class_of, name_of, said
 from goatherd.actors._errors import ActorFailed, NotDurable
@@ -68,7 +69,14 @@ def write(message: Any) -> Json:
     kind = type(message)
     if kind in _PLAIN:
         return {"value": message}
-    return {"type": written_name(kind), "value": adapter(kind).dump_python(message, mode="json")}
+    return {"type": written_name(kind), "value": _json(message)}
+
+
+def _json(value: Any) -> Json:
+    try:
+        return adapter(type(value)).dump_python(value, mode="json")
+    except PydanticSerializationError as error:
+        raise NotDurable(f"A {type(value).__name__} can't be written down: {error}.") from error
 
 
 def read(written: Json) -> Any:
@@ -111,7 +119,7 @@ def write_behavior(behavior: Behavior[Any]) -> Json:
         )
     if said(name) is behavior:
         return {"name": name}
-    return {"name": name, "state": adapter(type(behavior)).dump_python(behavior, mode="json")}
+    return {"name": name, "state": _json(behavior)}
 
 
 def read_behavior(written: Json) -> Behavior[Any]:

@@ -1,0 +1,27 @@
+"""Where an actor is in its life, and what the system has it do next."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum, IntEnum
+
+UNBOUNDED = sys.maxsize
+SHUT = -1
+"""The mailbox limit of who takes no more messages."""
+
+
+class State(IntEnum):
+    STARTING = 0
+    RUNNING = 1
+    RESTARTING = 2
+    WAITING = 3
+    STOPPING = 4
+    DEAD = 5
+
+
+class Op(Enum):
+    """What the system has a cell do before its next message."""
+
+    START = "start"
+    STOP = "stop"
+    CHECK = "check"

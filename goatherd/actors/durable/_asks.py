@@ -1,0 +1,169 @@
+"""What is asked and told from outside: each message once, each answered for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from temporalio.exceptions import ApplicationError
+
+from goatherd.actors._errors import ActorError, ActorStopped, Unhandled
+from goatherd.actors._message import Request, answer_type
+from goatherd.actors._ref import resolving
+from goatherd.actors._runtime import Runtime
+from goatherd.actors._wire import adapter
+from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._window import Seen, Window
+from goatherd.errors import GoatherdError, Invalid
+
+if TYPE_CHECKING:
+    from goatherd.actors._cell import Cell
+
+
+class AlreadyApplied(ActorError):
+    """The message was applied before, so long ago that its answer is not kept."""
+
+    code = "already-applied"
+
+
+class Asks:
+    """Takes messages for the root actor, and keeps who waits for which answer."""
+
+    def __init__(self, runtime: Runtime, messages: dict[str, type[Any]], window: Window) -> None:
+        """Before the tree is read: what it keeps may be the address of an open ask."""
+        self.root: Cell
+        self._runtime = runtime
+        self._messages = messages
+        self._window = window
+        self._waiting: dict[str, list[asyncio.Future[Any]]] = {}
+        for seen in window.open:
+            self._promise(seen, seen.promise)
+
+    def check(self, message: Any) -> None:
+        """Raises what the actor has against a message; changes nothing."""
+        if self.root.failure is not None or self.root.limit < 0:
+            raise ActorStopped(f"{self.root.address} has stopped.")
+        self.root.behavior.check(message)
+
+    def tell(self, message: Any, meta: protocol.Meta | None) -> None:
+        reply_to = None
+        if meta is not None:
+            if meta.id is not None:
+                if self._window.get(meta.id) is not None:
+                    return
+                self._window.add(meta.id)
+            if meta.reply_to is not None:
+                reply_to = self._runtime.resolve(meta.reply_to)
+        self.root.ref.send(message, reply_to)
+
+    def take(self, message: Any, message_id: str) -> Seen:
+        """Sends a request on, unless it was taken before."""
+        seen = self._window.get(message_id)
+        if seen is None:
+            seen = self._window.add(message_id)
+            self.root.ref.send(message, self._promise(seen, None))
+        return seen
+
+    async def answer(self, seen: Seen) -> Any:
+        """What the request is answered, as soon as it is. Raises what it is refused with."""
+        if seen.open:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(seen.id, []).append(future)
+            return await future
+        if seen.error is not None:
+            raise as_failure(seen.error)
+        if not seen.kept:
+            raise as_failure(AlreadyApplied("It was applied before, and its answer is not kept any more."))
+        return seen.value
+
+    def let_go(self) -> None:
+        """Those who still wait are to ask again, of the next run."""
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(
+                        ApplicationError(
+                            "The actor went on to its next run: ask again with the same id.",
+                            type=protocol.MOVED,
+                        )
+                    )
+        self._waiting.clear()
+
+    def stopped(self) -> None:
+        """The root has stopped: nobody answers any more."""
+        for seen in self._window.open:
+            if seen.promise is not None:
+                self._runtime.resolve(seen.promise).fail(
+                    ActorStopped(f"{self.root.address} stopped before it answered.")
+                )
+
+    # -- several at once
+
+    def take_item(self, item: protocol.Item) -> Seen | protocol.Outcome:
+        """A request that was taken, or what became of it at once."""
+        kind = self._messages.get(item.name)
+        try:
+            if kind is None:
+                raise Unhandled(f"{self.root.address} has no message {item.name!r}.")
+            with resolving(self._runtime.resolve):
+                message = adapter(kind).validate_python(item.value)
+            if not item.ask:
+                self.tell(message, protocol.Meta(id=item.id))
+                return protocol.Outcome()
+            seen = self._window.get(item.id)
+            if seen is not None:
+                return seen
+            self.check(message)
+            if not isinstance(message, Request) or item.id is None:
+                raise Invalid(f"{item.name!r} is no request with an id, so that it can't be asked.")
+            return self.take(message, item.id)
+        except ValidationError as error:
+            return _refused(
+                Invalid(f"{item.name!r} does not fit: {error.error_count()} errors, {first_error(error)}")
+            )
+        except GoatherdError as error:
+            return _refused(error)
+
+    def outcome(self, item: protocol.Item, taken: Seen | protocol.Outcome) -> protocol.Outcome:
+        if isinstance(taken, protocol.Outcome):
+            return taken
+        if taken.open:
+            return protocol.Outcome(slow=True)
+        if taken.error is not None:
+            return _refused(taken.error)
+        if not taken.kept:
+            return _refused(AlreadyApplied("It was applied before, and its answer is not kept any more."))
+        kind = answer_type(self._messages[item.name])
+        return protocol.Outcome(value=adapter(kind).dump_python(taken.value, mode="json"))
+
+    def _promise(self, seen: Seen, address: str | None) -> Any:
+        def done(value: Any, error: GoatherdError | None) -> None:
+            self._window.answer(seen, value, error)
+            for future in self._waiting.pop(seen.id, ()):
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(value)
+                else:
+                    future.set_exception(as_failure(error))
+
+        promise = self._runtime.promise(done, address=address)
+        seen.open, seen.promise = True, promise.address
+        return promise
+
+
+def as_failure(error: BaseException) -> ApplicationError:
+    """An error as Temporal carries it: its code as the type."""
+    if isinstance(error, GoatherdError):
+        return ApplicationError(error.message, type=error.code, non_retryable=not error.retryable)
+    return ApplicationError(f"{type(error).__name__}: {error}", type="actor-failed", non_retryable=True)
+
+
+def _refused(error: GoatherdError) -> protocol.Outcome:
+    return protocol.Outcome(code=error.code, message=error.message)
+
+
+def first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

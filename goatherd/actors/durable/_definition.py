@@ -1,0 +1,176 @@
+"""Actor types: what a workflow type is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from temporalio import workflow
+
+from goatherd.actors._behavior import Behavior
+from goatherd.actors._message import Request, answer_type
+from goatherd.actors._supervision import Supervised
+from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._host import Host
+from goatherd.contracts.model import Contract
+
+Start = TypeVar("Start", bound=Contract)
+Class = TypeVar("Class", bound="type[DurableActor[Any]]")
+
+
+class DurableActor(Generic[Start]):
+    """Base of actor types: one workflow type each, one workflow for each of its actors.
+
+    ```python
+    @actor("Account", Deposit, Balance)
+    class Account(DurableActor[OpenAccount]):
+        def behavior(self, start: OpenAccount) -> Behavior[Deposit | Balance]:
+            return Open(owner=start.owner)
+    ```
+
+    The workflow's id is the actor's address. Its input is `Start`, all of whose fields need defaults if the
+    actor is to be started by hand without one.
+    """
+
+    actor_type: ClassVar[str]
+    messages: ClassVar[dict[str, type[Any]]]
+    start_type: ClassVar[type[Contract]]
+    asks_per_run: ClassVar[int] = 1_000
+    """After so many updates the actor continues as new; Temporal refuses more than 2,000."""
+
+    host: Host
+
+    def behavior(self, start: Start) -> Behavior[Any] | Supervised[Any]:
+        """What a new actor starts with. Not called when a run goes on from another."""
+        raise NotImplementedError
+
+    def describe(self, behavior: Behavior[Any]) -> str | None:
+        """What the Temporal UI shows as the workflow's current details: Markdown. None: nothing new."""
+        return None
+
+    def result(self, behavior: Behavior[Any]) -> Any:
+        """The workflow's result, of the behavior that it stopped with."""
+        return None
+
+
+def actor(name: str, *messages: type[Any]) -> Callable[[Class], Class]:
+    """Makes a workflow type of a `DurableActor`: each message is a signal of its class's name, and each
+    request an update too. Queries can be added as in any workflow.
+
+    Raises:
+        TypeError: two messages have the same name, or a request does not say what its answer is.
+    """
+
+    def make(cls: Class) -> Class:
+        cls.actor_type = name
+        cls.messages = {}
+        for kind in messages:
+            if cls.messages.setdefault(kind.__name__, kind) is not kind:
+                raise TypeError(f"{name} has two messages named {kind.__name__}.")
+        cls.start_type = _start_type(cls)
+        _add_life(cls)
+        for message_name, kind in cls.messages.items():
+            _add_signal(cls, message_name, kind)
+            if issubclass(kind, Request):
+                _add_update(cls, message_name, kind)
+        _add_system(cls)
+        return workflow.defn(name=name)(cls)
+
+    return make
+
+
+def _start_type(cls: type[Any]) -> type[Contract]:
+    for base in getattr(cls, "__orig_bases__", ()):
+        if get_origin(base) is DurableActor:
+            kind: type[Contract] = get_args(base)[0]
+            return kind
+    raise TypeError(f"{cls.__name__} must be a DurableActor[...] of what it starts with.")
+
+
+def _own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> Any:
+    """Makes a function look as if it were written in the class: Temporal asks for that."""
+    function.__qualname__ = f"{cls.__qualname__}.{attribute}"
+    function.__name__ = attribute
+    function.__module__ = cls.__module__
+    function.__annotations__ = annotations
+    return function
+
+
+def _add_life(cls: type[Any]) -> None:
+    def __init__(self: Any, start: Any = None, carried: Any = None) -> None:
+        self.host = Host(self, start, carried)
+
+    async def run(self: Any, start: Any = None, carried: Any = None) -> Any:
+        return await self.host.live()
+
+    # Untyped, as Temporal ignores the types of all inputs when one is left out; the host reads them.
+    inputs = {"start": Any, "carried": Any}
+    cls.__init__ = workflow.init(_own(cls, __init__, "__init__", **inputs))
+    cls.run = workflow.run(_own(cls, run, "run", **inputs, **{"return": Any}))
+
+
+def _add_signal(cls: type[Any], name: str, kind: type[Any]) -> None:
+    def tell(self: Any, message: Any, meta: Any = None) -> None:
+        self.host.told(kind, message, meta)
+
+    attribute = f"tell_{name}"
+    _own(cls, tell, attribute, message=Any, meta=Any, **{"return": None})
+    setattr(cls, attribute, workflow.signal(name=name)(tell))
+
+
+def _add_update(cls: type[Any], name: str, kind: type[Any]) -> None:
+    async def ask(self: Any, message: Any) -> Any:
+        return await self.host.asked(kind, message)
+
+    def check(self: Any, message: Any) -> None:
+        self.host.check(kind, message)
+
+    attribute = f"ask_{name}"
+    _own(cls, ask, attribute, message=Any, **{"return": answer_type(kind)})
+    _own(cls, check, f"check_{name}", message=Any, **{"return": None})
+    update = workflow.update(name=name)(ask)
+    update.validator(check)
+    setattr(cls, attribute, update)
+
+
+def _add_system(cls: type[Any]) -> None:
+    def deliver_one(self: Any, envelope: Any) -> None:
+        self.host.delivered(envelope)
+
+    def answer(self: Any, envelope: Any) -> None:
+        self.host.delivered(envelope)
+
+    def watch(self: Any, watching: Any) -> None:
+        self.host.watched(watching)
+
+    def unwatch(self: Any, watching: Any) -> None:
+        self.host.unwatched(watching)
+
+    def terminated(self: Any, watching: Any) -> None:
+        self.host.terminated(watching)
+
+    def stop(self: Any) -> None:
+        self.host.stop()
+
+    async def deliver(self: Any, delivery: Any) -> Any:
+        return await self.host.deliver(delivery)
+
+    def view(self: Any) -> Any:
+        return self.host.view()
+
+    none = {"return": None}
+    for signal_name, function, inputs in (
+        (protocol.DELIVER, deliver_one, {"envelope": protocol.Envelope}),
+        (protocol.ANSWER, answer, {"envelope": protocol.Envelope}),
+        (protocol.WATCH, watch, {"watching": protocol.Watching}),
+        (protocol.UNWATCH, unwatch, {"watching": protocol.Watching}),
+        (protocol.TERMINATED, terminated, {"watching": protocol.Watching}),
+        (protocol.STOP, stop, {}),
+    ):
+        attribute = f"on_{signal_name.replace('.', '_')}"
+        _own(cls, function, attribute, **inputs, **none)
+        setattr(cls, attribute, workflow.signal(name=signal_name)(function))
+    _own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
+    cls.deliver = workflow.update(name=protocol.DELIVER)(deliver)
+    _own(cls, view, "view", **{"return": protocol.View})
+    cls.view = workflow.query(name=protocol.VIEW)(view)

@@ -1,0 +1,277 @@
+"""The inside of a durable actor's workflow: the runtime, and what connects it with Temporal.
+
+A run begins with the tree that the last one handed on, and ends when the root actor has stopped, or when its
+history is long: then all goes on in the next run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from temporalio import workflow
+
+from goatherd.actors import _snapshot
+from goatherd.actors._activity import PutOff
+from goatherd.actors._behavior import name_of
+from goatherd.actors._cell import Cell
+from goatherd.actors._mail import Notice
+from goatherd.actors._ref import Ref, resolving
+from goatherd.actors._runtime import Runtime
+from goatherd.actors._signals import CANCEL_REQUESTED
+from goatherd.actors._wire import adapter, read, read_error
+from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._asks import Asks, as_failure, first_error
+from goatherd.actors.durable._environment import WorkflowEnvironment
+from goatherd.actors.durable._window import Window
+from goatherd.errors import GoatherdError, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from goatherd.actors.durable._definition import DurableActor
+
+MOST_UPDATES = 1_900
+"""Temporal refuses more than 2,000 a run; the rest is for those that are on their way."""
+
+
+class Host:
+    """One a run of a workflow. Built before the first message is handled."""
+
+    def __init__(self, actor: DurableActor[Any], start: Any, written: Any) -> None:
+        self._actor = actor
+        self._start = actor.start_type.model_validate({} if start is None else start)
+        carried = None if written is None else protocol.Carried.model_validate(written)
+        self._awake = False
+        self._broken: BaseException | None = None
+        self._updates = 0
+        self._details: str | None = None
+        self._children: dict[str, None] = {}
+        self._ended: Cell | None = None
+        self.is_moving = False
+        self.environment = WorkflowEnvironment(self)
+        self.runtime = Runtime(workflow.info().workflow_id, self.environment)
+        self.runtime.on_top_stopped = self._root_stopped
+        self._window = Window() if carried is None else Window.read(carried.seen)
+        self._asks = Asks(self.runtime, actor.messages, self._window)
+        with resolving(self.runtime.resolve):
+            if carried is None:
+                self.runtime.spawn(actor.behavior(self._start), "", address=self.runtime.host)
+            else:
+                self._children = dict.fromkeys(carried.children)
+                _snapshot.restore(self.runtime, carried.tree)
+        self._root = self._asks.root = self.runtime.cell_at(self.runtime.host)
+
+    # -- the run
+
+    async def live(self) -> Any:
+        """Until the root actor has stopped, or the run is worn out and continues as new."""
+        self.drain()
+        cancelled = False
+        while True:
+            try:
+                await workflow.wait_condition(self._is_over)
+                break
+            except asyncio.CancelledError:
+                cancelled = True
+                self._root.deliver(Notice(CANCEL_REQUESTED))
+                self.drain()
+        if self._broken is not None:
+            raise self._broken
+        if self._ended is None:
+            self._asks.let_go()
+        await workflow.wait_condition(
+            lambda: workflow.all_handlers_finished() and not self.environment.is_sending
+        )
+        if self._ended is None:
+            workflow.continue_as_new(args=[self._start, self._carried()])
+        if cancelled:
+            raise asyncio.CancelledError
+        if self._ended.failure is not None:
+            raise as_failure(self._ended.failure)
+        return self._actor.result(self._ended.behavior)
+
+    def _is_over(self) -> bool:
+        if self._ended is not None or self._broken is not None:
+            return True
+        if not self.is_worn_out:
+            return False
+        # From now on nothing new is begun; what is under way is waited for.
+        self.is_moving = True
+        return all(
+            isinstance(piped.handle, PutOff) for cell in self.runtime.cells() for piped in cell.work.values()
+        )
+
+    @property
+    def is_worn_out(self) -> bool:
+        return self._updates >= self._actor.asks_per_run or workflow.info().is_continue_as_new_suggested()
+
+    def _carried(self) -> protocol.Carried:
+        return protocol.Carried(
+            tree=_snapshot.dump(self.runtime), seen=self._window.written(), children=list(self._children)
+        )
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            asyncio.get_running_loop().call_soon(self.drain)
+
+    def drain(self) -> None:
+        """Has all actors handle what they have."""
+        self._awake = False
+        try:
+            with resolving(self.runtime.resolve):
+                self.runtime.drain()
+            self.environment.set_timer()
+            details = self._actor.describe(self._root.behavior)
+        except Exception as error:
+            # A bug of the runtime itself. A callback's error is only logged: `live` has to raise it.
+            self._broken = error
+            return
+        if details is not None and details != self._details:
+            self._details = details
+            workflow.set_current_details(details)
+
+    def ring(self) -> None:
+        self.runtime.ring()
+        self.drain()
+
+    def _root_stopped(self, cell: Cell) -> None:
+        if cell.address != self.runtime.host:
+            return
+        self._ended = cell
+        self._asks.stopped()
+        for child in self._children:
+            self.environment.signal(child, protocol.STOP, [])
+
+    # -- messages from outside
+
+    def check(self, kind: type[Any], value: Any) -> None:
+        """Raises why a request is not taken. It leaves no event then."""
+        try:
+            if self._updates >= MOST_UPDATES:
+                raise Unavailable("The actor is about to go on to its next run. Ask again in a moment.")
+            self._asks.check(self._read(kind, value))
+        except Exception as error:
+            raise as_failure(error) from error
+
+    async def asked(self, kind: type[Any], value: Any) -> Any:
+        """An update of one request. Its id is the message's."""
+        update = workflow.current_update_info()
+        assert update is not None
+        self._updates += 1
+        self._window.trim()
+        seen = self._asks.take(self._read(kind, value), update.id)
+        self.drain()
+        return await self._asks.answer(seen)
+
+    async def deliver(self, delivery: protocol.Delivery) -> protocol.Outcomes:
+        """An update of several messages, of which each has its own outcome."""
+        self._updates += 1
+        self._window.trim()
+        taken = [self._asks.take_item(item) for item in delivery.items]
+        self.drain()
+        return protocol.Outcomes(
+            items=[self._asks.outcome(item, one) for item, one in zip(delivery.items, taken, strict=True)]
+        )
+
+    def told(self, kind: type[Any], value: Any, meta: Any) -> None:
+        """A signal. One that does not fit is dropped: there is nobody to tell."""
+        try:
+            message = self._read(kind, value)
+            told = None if meta is None else protocol.Meta.model_validate(meta)
+        except (GoatherdError, ValidationError) as error:
+            workflow.logger.warning("dropped a signal that does not fit", extra={"reason": str(error)})
+            return
+        self._asks.tell(message, told)
+        self.drain()
+
+    def _read(self, kind: type[Any], value: Any) -> Any:
+        """A message from its fields."""
+        try:
+            with resolving(self.runtime.resolve):
+                return adapter(kind).validate_python(value)
+        except ValidationError as error:
+            raise Invalid(f"{kind.__name__} does not fit: {first_error(error)}") from error
+
+    def delivered(self, envelope: protocol.Envelope) -> None:
+        """A message to an actor inside of the tree, or the answer to its ask."""
+        to = self.runtime.resolve(envelope.to)
+        if envelope.error is not None:
+            to.fail(read_error(envelope.error))
+        else:
+            with resolving(self.runtime.resolve):
+                message = read(envelope.message)
+            to.send(message, None if envelope.reply_to is None else self.runtime.resolve(envelope.reply_to))
+        self.drain()
+
+    # -- watching, children
+
+    def watched(self, watching: protocol.Watching) -> None:
+        """An actor elsewhere watches one of ours."""
+        cell = self.runtime.cell(self.runtime.resolve(watching.watched))
+        if cell is None:
+            self.environment.tell_terminated(watching.watched, watching.watcher)
+        else:
+            cell.watchers[watching.watcher] = self.runtime.resolve(watching.watcher)
+
+    def unwatched(self, watching: protocol.Watching) -> None:
+        cell = self.runtime.cell(self.runtime.resolve(watching.watched))
+        if cell is not None:
+            cell.watchers.pop(watching.watcher, None)
+
+    def terminated(self, watching: protocol.Watching) -> None:
+        """An actor elsewhere, which one of ours watches, has stopped."""
+        self.runtime.terminated(watching.watched, watching.watcher)
+        self.drain()
+
+    def start_child(self, kind: type[DurableActor[Any]], child_id: str, start: Any) -> Ref[Any]:
+        """Starts a durable actor that stops when this one does. See `Context.start`."""
+        self._children[child_id] = None
+        starting = asyncio.ensure_future(
+            workflow.start_child_workflow(
+                kind.actor_type,
+                args=[start],
+                id=child_id,
+                # Else it would be terminated when this run continues as new.
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            )
+        )
+        self.environment.await_start(child_id, starting)
+        starting.add_done_callback(lambda started: self._child_started(child_id, started))
+        return self.runtime.resolve(child_id)
+
+    def _child_started(self, child_id: str, started: asyncio.Future[Any]) -> None:
+        if started.cancelled() or started.exception() is not None:
+            workflow.logger.warning("a child could not be started", extra={"child": child_id})
+            self._child_ended(child_id)
+        else:
+            started.result().add_done_callback(lambda _: self._child_ended(child_id))
+
+    def _child_ended(self, child_id: str) -> None:
+        self._children.pop(child_id, None)
+        ref = self.runtime.resolve(child_id)
+        for cell in list(self.runtime.cells()):
+            cell.watched_stopped(ref, None)
+        self.wake()
+
+    def stop(self) -> None:
+        self._root.order_stop()
+        self.drain()
+
+    def view(self) -> protocol.View:
+        return protocol.View(
+            actors=[
+                {
+                    "address": cell.address,
+                    "behavior": name_of(cell.behavior) or type(cell.behavior).__name__,
+                    "state": cell.state.name.lower(),
+                    "mailbox": len(cell.mailbox),
+                    "stash": len(cell.stash),
+                    "timers": list(cell.timers),
+                    "work": len(cell.work),
+                }
+                for cell in self.runtime.cells()
+            ],
+            asks=len(self._window.open),
+            messages=self.runtime.processed,
+        )

@@ -1,0 +1,94 @@
+"""The window of message ids: what was asked or told lately, and what was answered. Each counts once.
+
+Temporal remembers the ids of a run's updates only; this goes along to the next run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from goatherd.actors._wire import Json, read, read_error, write, write_error
+from goatherd.errors import GoatherdError
+
+IDS = 1_000
+ANSWERS = 50
+"""So many of the newest answers are kept too: whoever asks again wants one of these."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One message. While it is `open`, its answer goes to the address `promise`."""
+
+    id: str
+    open: bool = False
+    promise: str | None = None
+    kept: bool = True
+    value: Any = None
+    error: GoatherdError | None = None
+
+
+@dataclass(slots=True)
+class Window:
+    """The newest `IDS` messages. State in, state out."""
+
+    _seen: dict[str, Seen] = field(default_factory=dict)
+    _answered: deque[Seen] = field(default_factory=deque)
+
+    def get(self, message_id: str | None) -> Seen | None:
+        return None if message_id is None else self._seen.get(message_id)
+
+    def add(self, message_id: str) -> Seen:
+        if len(self._seen) >= IDS:
+            self._drop_oldest()
+        seen = self._seen[message_id] = Seen(message_id)
+        return seen
+
+    def answer(self, seen: Seen, value: Any, error: GoatherdError | None) -> None:
+        seen.open, seen.promise = False, None
+        seen.value, seen.error = value, error
+        self._answered.append(seen)
+
+    def trim(self) -> None:
+        """Drops old answers. Not while somebody is about to read them: a delivery may have more at once."""
+        while len(self._answered) > ANSWERS:
+            old = self._answered.popleft()
+            old.kept, old.value, old.error = False, None, None
+
+    @property
+    def open(self) -> list[Seen]:
+        return [seen for seen in self._seen.values() if seen.open]
+
+    def _drop_oldest(self) -> None:
+        # Not one that is still open: its answer has to find it. Those are few.
+        oldest = next((seen for seen in self._seen.values() if not seen.open), None)
+        if oldest is not None:
+            del self._seen[oldest.id]
+
+    def written(self) -> Json:
+        return [_written(seen) for seen in self._seen.values()]
+
+    @classmethod
+    def read(cls, written: Json) -> Window:
+        window = cls()
+        for one in written:
+            seen = window.add(one["id"])
+            if "promise" in one:
+                seen.open, seen.promise = True, one["promise"]
+            elif "value" in one or "error" in one:
+                error = read_error(one["error"]) if "error" in one else None
+                window.answer(seen, read(one["value"]) if error is None else None, error)
+            else:
+                seen.kept = False
+        return window
+
+
+def _written(seen: Seen) -> Json:
+    if seen.open:
+        return {"id": seen.id, "promise": seen.promise}
+    if not seen.kept:
+        return {"id": seen.id}
+    if seen.error is not None:
+        return {"id": seen.id, "error": write_error(seen.error)}
+    return {"id": seen.id, "value": write(seen.value)}
