@@ -43,7 +43,8 @@ class Coalescer(Generic[In, Out]):
         self._waiting.append((item, future))
         if self._worker is None:
             self._worker = asyncio.create_task(self._drain())
-        return await asyncio.shield(future)
+        # Not shielded: nothing runs in it, so that a caller who is cancelled takes only its answer away.
+        return await future
 
     async def _drain(self) -> None:
         try:

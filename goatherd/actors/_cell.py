@@ -26,7 +26,7 @@ from goatherd.actors._mail import INTERNAL, Adapted, Envelope, Notice, Piped, Ra
 from goatherd.actors._message import Request, display
 from goatherd.actors._ref import Ref
 from goatherd.actors._signals import POST_STOP, PRE_RESTART, ChildFailed, Signal, Terminated
-from goatherd.actors._states import SHUT, UNBOUNDED, Op, State
+from goatherd.actors._states import RUNNING, SHUT, UNBOUNDED, Op, State
 from goatherd.actors._supervision import Record, Restart, Resume, Rule, decide
 from goatherd.actors._timers import Timer
 from goatherd.errors import GoatherdError
@@ -131,7 +131,7 @@ class Cell:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.system) or (self.state is State.RUNNING and bool(self.mailbox))
+        return bool(self.system) or (self.state is RUNNING and bool(self.mailbox))
 
     @property
     def has_stopped(self) -> bool:
@@ -145,7 +145,7 @@ class Cell:
         while True:
             while system:
                 self._obey(system.popleft())
-            if handled >= budget or not mailbox or self.state is not State.RUNNING:
+            if handled >= budget or not mailbox or self.state is not RUNNING:
                 return handled
             handled += 1
             message, self.reply_to = mailbox.popleft()

@@ -31,6 +31,8 @@ Answer = TypeVar("Answer")
 _BURST = 10_000
 """Messages handled before the event loop's other work has its turn."""
 
+_YIELD_EVERY = 32
+
 _log = logging.getLogger("goatherd.actors")
 
 
@@ -54,6 +56,7 @@ class LocalSystem:
         self.runtime = Runtime(name, self._environment)
         self._environment.runtime = self.runtime
         self.runtime.on_top_stopped = self._top_stopped
+        self._asked = 0
         self._ends: dict[str, asyncio.Future[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -98,6 +101,7 @@ class LocalSystem:
         timeout_s = seconds(timeout)
         if timeout_s <= 0:
             raise ValueError("An ask needs a positive timeout.")
+        self._check(ref, request)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def done(answer: Any, error: GoatherdError | None) -> None:
@@ -109,21 +113,22 @@ class LocalSystem:
                 answered.set_exception(error)
 
         promise = self.runtime.promise(done, self._environment.now() + timeout_s)
-        if isinstance(request, Request):
-            cell = self.runtime.cell(ref)
-            if cell is not None:
-                try:
-                    cell.behavior.check(request)
-                except GoatherdError:
-                    promise.drop()
-                    raise
-            ref.send(request, promise)
-        else:
-            ref.send(request(promise), promise)
+        ref.send(request if isinstance(request, Request) else request(promise), promise)
+        # Most are answered at once: two turns of the event loop would take longer than all the rest. It still
+        # has its turn now and then, so that one who asks without end does not keep it from others.
+        self.runtime.drain(_BURST)
+        self._asked += 1
+        if self._asked % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
         try:
             return await answered
         finally:
             promise.drop()
+
+    def _check(self, ref: Ref[Any], request: Any) -> None:
+        cell = self.runtime.cell(ref)
+        if cell is not None and isinstance(request, Request):
+            cell.behavior.check(request)
 
     async def stop(self, ref: Ref[Any]) -> None:
         """Stops a top-level actor, and waits until it has stopped."""
@@ -170,6 +175,8 @@ class _Asyncio:
         self._on_dead_letter = on_dead_letter
         self._awake = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._due: float | None = None
 
     def now(self) -> float:
         return self._now()
@@ -186,16 +193,25 @@ class _Asyncio:
             self.wake()
 
     def alarm(self, when: float | None) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if when is not None:
+        """One that would ring too early is left, and set anew when it does: each ask has a deadline, and most
+        are answered long before."""
+        self._due = when
+        if when is not None and (self._alarm is None or when < self._alarm_at):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm_at = when
             delay_s = max(0.0, when - self._now())
             self._alarm = asyncio.get_running_loop().call_later(delay_s, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
-        self.runtime.ring()
+        due, self._due = self._due, None
+        if due is None:
+            return
+        if due > self._now():
+            self.alarm(due)
+        else:
+            self.runtime.ring()
 
     def run(self, work: Awaitable[Any], done: Callable[[Any, BaseException | None], None]) -> Work:
         future = asyncio.ensure_future(work)
@@ -232,4 +248,7 @@ class _Asyncio:
         """There are no others."""
 
     def close(self) -> None:
-        self.alarm(None)
+        self._due = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

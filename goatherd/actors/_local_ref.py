@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from goatherd.actors._mail import Adapted
 from goatherd.actors._ref import Ref
-from goatherd.actors._states import State
+from goatherd.actors._states import RUNNING
 from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class LocalRef(Ref[Any]):
             cell.overflow(message, None)
             return
         mailbox.append((message, None))
-        if not cell.scheduled and cell.state is State.RUNNING:
+        if not cell.scheduled and cell.state is RUNNING:
             cell.runtime.schedule(cell)
 
     def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
@@ -39,7 +39,7 @@ class LocalRef(Ref[Any]):
             cell.overflow(message, reply_to)
             return
         cell.mailbox.append((message, reply_to))
-        if not cell.scheduled and cell.state is State.RUNNING:
+        if not cell.scheduled and cell.state is RUNNING:
             cell.runtime.schedule(cell)
 
     def fail(self, error: GoatherdError) -> None:
@@ -65,7 +65,7 @@ class Adapter(Ref[Any]):
             cell.overflow(message, reply_to)
             return
         cell.mailbox.append((Adapted(self._adapt, message), reply_to))
-        if not cell.scheduled and cell.state is State.RUNNING:
+        if not cell.scheduled and cell.state is RUNNING:
             cell.runtime.schedule(cell)
 
     def fail(self, error: GoatherdError) -> None:

@@ -14,6 +14,7 @@ from goatherd.actors._local_ref import Adapter, Asked, LocalRef
 from goatherd.actors._message import display
 from goatherd.actors._receptionist import RECEPTIONIST, Receptionist, ReceptionistMessage
 from goatherd.actors._ref import Nobody, Ref, nobody
+from goatherd.actors._states import RUNNING
 from goatherd.actors._supervision import Rule, Supervised, on, resume
 from goatherd.actors._timers import Deadlines, Timer
 from goatherd.errors import GoatherdError
@@ -216,10 +217,12 @@ class Runtime:
         try:
             while ready:
                 cell = ready.popleft()
-                turn, self.turn_left = self.turn_left or THROUGHPUT, 0
-                budget = turn if stop_at is None else min(turn, stop_at - self.processed)
+                budget = turn = self.turn_left or THROUGHPUT
+                self.turn_left = 0
+                if stop_at is not None:
+                    budget = min(turn, stop_at - self.processed)
                 self.processed += cell.run(budget)
-                if not cell.has_work:
+                if not cell.system and (not cell.mailbox or cell.state is not RUNNING):
                     cell.scheduled = False
                 elif budget == turn:
                     ready.append(cell)

@@ -19,6 +19,10 @@ class State(IntEnum):
     DEAD = 5
 
 
+RUNNING = State.RUNNING
+"""Looked up once: an enum's attribute takes as long as sending a message."""
+
+
 class Op(Enum):
     """What the system has a cell do before its next message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,6 +60,8 @@ class ActorSystem:
         self.client = client
         self.task_queue = task_queue
         self._lanes: dict[str, _Lane] = {}
+        self._name = uuid4().hex
+        self._numbers = itertools.count(1)
 
     @classmethod
     async def connect(
@@ -79,6 +82,10 @@ class ActorSystem:
     def entity(self, kind: type[DurableActor[Start]], entity_id: str) -> Entity[Start]:
         """The actor of a type that has this id. Nothing is sent: it may not exist."""
         return Entity(self, kind, entity_id)
+
+    def new_id(self) -> str:
+        """Of a message: never used before, by any process."""
+        return f"{self._name}-{next(self._numbers)}"
 
     def lane(self, entity_id: str) -> _Lane:
         """What waits for one actor."""
@@ -145,7 +152,7 @@ class Entity(Generic[Start]):
             TypeError: the actor's type has no such request.
         """
         self._check(request)
-        sent = _Sent(request, id or str(uuid4()), timeout_s)
+        sent = _Sent(request, id or self._system.new_id(), timeout_s)
         if start is not None:
             answer = await self._ask_or_start(sent, start)
         else:
