@@ -35,7 +35,8 @@ class GoatherdError(Exception):
 
     def __init_subclass__(cls) -> None:
         if "code" in cls.__dict__:
-            _BY_CODE[cls.code] = cls
+            # The first counts: the workflow sandbox may load a module of errors again.
+            _BY_CODE.setdefault(cls.code, cls)
 
     def __init__(self, message: str, *, code: str | None = None, pointer: str | None = None) -> None:
         super().__init__(message)

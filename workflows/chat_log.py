@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from random import Random  # noqa: TID251 - the type only
+from typing import Any, Protocol
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from goatherd.contracts.chat import Event, EventType, Message, Receipt, SessionState
 from goatherd.contracts.ids import Kind, make_id
@@ -13,28 +17,26 @@ from goatherd.contracts.model import Json
 RECEIPTS = 1_000
 
 
+class Clock(Protocol):
+    """What ids and times are made of: an actor's context, so that a replay makes the same."""
+
+    @property
+    def random(self) -> Random: ...
+
+    def now(self) -> float: ...
+
+
 class SessionLog:
     """Gives every event the next number, and remembers events until they are known to be in the store.
 
-    State in, state out: `state()` is what the next run of the workflow starts from. `now` and `entropy`
-    (80 random bits) come from the workflow, so that a replay makes the same ids.
+    A field of an actor's state: it is written as its `SessionState`.
     """
 
-    def __init__(
-        self,
-        session: str,
-        prior: SessionState | None,
-        *,
-        now: Callable[[], datetime],
-        entropy: Callable[[], int],
-    ) -> None:
-        prior = prior or SessionState()
-        self.session = session
+    def __init__(self, prior: SessionState) -> None:
+        self.session = prior.session
         self.last_seq = prior.last_seq
         self.leaf = prior.leaf
         self.posts = prior.posts
-        self.now = now
-        self._entropy = entropy
         self._unflushed = deque((event, _weight(event)) for event in prior.unflushed)
         self.forgot = prior.forgot
         self._receipts: deque[Receipt] = deque()
@@ -44,8 +46,8 @@ class SessionLog:
             self.keep(receipt)
 
     def state(self) -> SessionState:
-        """Without `turns`, which are the workflow's."""
         return SessionState(
+            session=self.session,
             last_seq=self.last_seq,
             leaf=self.leaf,
             posts=self.posts,
@@ -54,11 +56,24 @@ class SessionLog:
             receipts=list(self._receipts),
         )
 
-    def new_id(self, kind: Kind) -> str:
-        return make_id(kind, millis=int(self.now().timestamp() * 1000), entropy=self._entropy())
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> SessionLog:
+            return value if isinstance(value, SessionLog) else cls(SessionState.model_validate(value))
+
+        return core_schema.no_info_plain_validator_function(
+            read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda log: log.state().model_dump(mode="json")
+            ),
+        )
+
+    def new_id(self, clock: Clock, kind: Kind) -> str:
+        return make_id(kind, millis=int(clock.now() * 1000), entropy=clock.random.getrandbits(80))
 
     def emit(
         self,
+        clock: Clock,
         kind: EventType,
         *,
         message: str | None = None,
@@ -69,20 +84,21 @@ class SessionLog:
         self.last_seq += 1
         event = Event(
             seq=self.last_seq,
-            id=self.new_id("evt"),
+            id=self.new_id(clock, "evt"),
             type=kind,
             session=self.session,
             message=message,
             parent=parent,
-            ts=self.now(),
+            ts=moment(clock),
             data=data or {},
         )
         self._unflushed.append((event, _weight(event)))
         return event
 
-    def create(self, message: Message) -> None:
+    def create(self, clock: Clock, message: Message) -> None:
         """Appends `message.created`; the message, whose `seq` must be the next number, becomes the newest."""
         self.emit(
+            clock,
             EventType.MESSAGE_CREATED,
             message=message.id,
             parent=message.parent,
@@ -139,6 +155,10 @@ class SessionLog:
         if found is None and client_id is not None:
             found = self._by_client_id.get(client_id)
         return found
+
+
+def moment(clock: Clock) -> datetime:
+    return datetime.fromtimestamp(clock.now(), UTC)
 
 
 def _weight(event: Event) -> int:

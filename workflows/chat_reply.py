@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import zlib
+from asyncio import CancelledError
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from goatherd.contracts.chat import EventType, Failure, Reply
     from goatherd.contracts.model import Json
-    from goatherd.errors import CODES
+    from goatherd.errors import CODES, GoatherdError
 
 
-def reason(error: ActivityError | None) -> Failure:
+def is_cancelled(error: BaseException) -> bool:
+    return isinstance(error, CancelledError) or is_cancelled_exception(error)
+
+
+def reason(error: BaseException) -> Failure:
     """What readers are told: errors of ours as they are, of others only that there was one."""
-    cause = error.cause if error is not None else None
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, GoatherdError) and cause.code in CODES:
+        return Failure(code=cause.code, message=cause.message)
     if isinstance(cause, ApplicationError) and cause.type in CODES:
         return Failure(code=cause.type, message=cause.message)
     if isinstance(cause, ActivityTimeout):

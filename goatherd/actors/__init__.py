@@ -5,6 +5,7 @@ The semantics are those of Pekko Typed where docs/actors.md does not say otherwi
 
 from __future__ import annotations
 
+from goatherd.actors._activity import Activity, activity
 from goatherd.actors._behavior import (
     Behavior,
     behavior,
@@ -56,7 +57,7 @@ from goatherd.actors._routers import (
     pool,
     round_robin,
 )
-from goatherd.actors._signals import ChildFailed, PostStop, PreRestart, Signal, Terminated
+from goatherd.actors._signals import CancelRequested, ChildFailed, PostStop, PreRestart, Signal, Terminated
 from goatherd.actors._supervision import (
     Supervised,
     on,
@@ -68,12 +69,14 @@ from goatherd.actors._supervision import (
 )
 
 __all__ = [
+    "Activity",
     "ActorError",
     "ActorFailed",
     "ActorStopped",
     "AskTimeout",
     "Behavior",
     "Broadcast",
+    "CancelRequested",
     "ChildFailed",
     "Context",
     "DeadLetter",
@@ -104,6 +107,7 @@ __all__ = [
     "Terminated",
     "Timers",
     "Unhandled",
+    "activity",
     "at_random",
     "behavior",
     "consistent_hashing",

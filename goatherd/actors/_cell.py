@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from goatherd.actors._activity import PutOff
 from goatherd.actors._behavior import Behavior, Setup, empty, name_of, same, stopped, unhandled
 from goatherd.actors._context import Context
 from goatherd.actors._environment import Work
@@ -124,7 +125,7 @@ class Cell:
         self.current: Any = None
         self.reply_to: Ref[Any] | None = None
         self.next_name = 0
-        self.ref: LocalRef = LocalRef(self)
+        self.ref: Ref[Any] = LocalRef(self)
         self.context: Context[Any] = Context(self)
 
     # -- its turn
@@ -441,6 +442,9 @@ class Cell:
 
     def overflow(self, message: Any, reply_to: Ref[Any] | None) -> None:
         """There is no room for a message."""
+        if self.state is State.AWAY:
+            self.runtime.resolve(self.address).send(message, reply_to)
+            return
         if self.limit == SHUT:
             self.runtime.dead(message, self.address, "stopped", reply_to)
             return
@@ -464,7 +468,7 @@ class Cell:
             yield f"{self.address}~{number}"
 
     def watch(self, ref: Ref[Any], message: Any) -> None:
-        cell = self.runtime.owner(ref)
+        cell = self.runtime.owner(ref) or self.runtime.enter(ref.address)
         if cell is self or self.limit == SHUT:
             return
         known = self.watching.get(ref.address)
@@ -520,6 +524,8 @@ class Cell:
         work: Awaitable[Any],
         ok: Callable[[Any], Any],
         err: Callable[[BaseException], Any] | None,
+        *,
+        key: str | None = None,
     ) -> Work:
         self._works += 1
         number = self._works
@@ -530,8 +536,17 @@ class Cell:
             self.deliver(Adapted(ok, value) if error is None else Adapted(err, error))
 
         under_way = self.runtime.environment.run(work, done)
-        self.work[number] = Piped(under_way, work, ok, err)
+        self.work[number] = Piped(under_way, work, ok, err, key)
         return under_way
+
+    def cancel_work(self, key: str) -> None:
+        for number, piped in list(self.work.items()):
+            if piped.key != key:
+                continue
+            piped.handle.cancel()
+            if isinstance(piped.handle, PutOff):  # Nobody runs it who would say so.
+                del self.work[number]
+                self.deliver(Adapted(piped.err, CancelledError()))
 
     def ask(
         self,

@@ -215,13 +215,21 @@ class Context(Generic[M]):
         work: Awaitable[Value],
         ok: Callable[[Value], M],
         err: Callable[[BaseException], M] | None = None,
+        *,
+        key: str | None = None,
     ) -> Work:
         """Has `work` run; its result comes back as the message that `ok` makes of it.
 
         What it raises, or its cancellation, comes as `err` makes it; without `err`, the actor fails with it.
-        It is cancelled when the actor stops, not when it restarts. The result can `cancel()`.
+        It is cancelled when the actor stops, not when it restarts, and by `cancel_work(key)`, or by the
+        result's `cancel()`. Of an `activity`, `ok` and `err` must be classes or functions of a module: it may
+        have to wait for a workflow's next run.
         """
-        return self._cell.pipe(work, ok, err)
+        return self._cell.pipe(work, ok, err, key=key)
+
+    def cancel_work(self, key: str) -> None:
+        """Cancels what runs under a key. Without such, nothing."""
+        self._cell.cancel_work(key)
 
     def adapter(self, adapt: Callable[[Value], M]) -> Ref[Value]:
         """An address to give to others: what comes there comes to this actor as `adapt` makes it.

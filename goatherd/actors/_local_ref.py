@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from goatherd.actors._mail import Adapted
 from goatherd.actors._ref import Ref
-from goatherd.actors._states import RUNNING
+from goatherd.actors._states import AWAY, RUNNING
 from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ class Adapter(Ref[Any]):
     def send(self, message: Any, reply_to: Ref[Any] | None) -> None:
         cell = self.cell
         if len(cell.mailbox) >= cell.limit:
-            cell.overflow(message, reply_to)
+            if cell.state is AWAY:
+                cell.runtime.resolve(self.address).send(message, reply_to)
+            else:
+                cell.overflow(message, reply_to)
             return
         cell.mailbox.append((Adapted(self._adapt, message), reply_to))
         if not cell.scheduled and cell.state is RUNNING:

@@ -62,3 +62,4 @@ class Piped(NamedTuple):
     work: Any
     ok: Callable[[Any], Any]
     err: Callable[[BaseException], Any] | None
+    key: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._cell import Cell
@@ -25,6 +25,22 @@ THROUGHPUT = 32
 """Messages that one actor handles before the next one's turn."""
 
 
+class Absent(Protocol):
+    """Who knows the actors that are not in memory, and gets them back: of sharded entities."""
+
+    def added(self, cell: Cell) -> None:
+        """An actor has its place."""
+        ...
+
+    def ref(self, address: str) -> Ref[Any] | None:
+        """The ref of an address at which nobody is, if somebody may come there."""
+        ...
+
+    def enter(self, address: str) -> Cell | None:
+        """Has an actor come to its address. What is sent to it waits for that."""
+        ...
+
+
 class Runtime:
     """Spawns top-level actors, dispatches messages, and keeps their timers.
 
@@ -40,6 +56,7 @@ class Runtime:
         self.promises: dict[str, Promise] = {}
         self.processed = 0
         self.on_top_stopped: Callable[[Cell], None] | None = None
+        self.absent: Absent | None = None
         self._cells: dict[str, Cell] = {}
         self._ready: deque[Cell] = deque()
         self._draining = False
@@ -110,6 +127,8 @@ class Runtime:
         siblings = self.top if cell.parent is None else cell.parent.children
         siblings[cell.name] = cell
         self._cells[cell.address] = cell
+        if self.absent is not None:
+            self.absent.added(cell)
 
     def forget(self, cell: Cell) -> None:
         """A cell is dead."""
@@ -152,6 +171,8 @@ class Runtime:
             return nobody
         if base == f"{self.host}/":
             return Nobody(address)  # Of an ask that is over: later answers are dropped.
+        if self.absent is not None and (stand_in := self.absent.ref(address)) is not None:
+            return stand_in
         if address != self.host and not address.startswith(f"{self.host}/"):
             remote = self.environment.remote(address)
             if remote is not None:
@@ -165,6 +186,10 @@ class Runtime:
     def owner(self, ref: Ref[Any]) -> Cell | None:
         """The live cell that gets what is sent to a ref, also if that is one of its adapters."""
         return self._cells.get(ref.cell.address if isinstance(ref, Adapter) else ref.address)
+
+    def enter(self, address: str) -> Cell | None:
+        """The actor of an address, if it is not in memory but may come back."""
+        return None if self.absent is None else self.absent.enter(address)
 
     def cell_at(self, address: str) -> Cell:
         return self._cells[address]

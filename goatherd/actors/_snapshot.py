@@ -45,7 +45,7 @@ def dump(runtime: Runtime) -> Json:
     return {
         "counters": runtime.counters,
         "turn_left": runtime.turn_left,
-        "cells": [_dump_cell(cell) for cell in cells],
+        "cells": [dump_cell(cell) for cell in cells],
         "ready": [cell.address for cell in runtime.ready],
         "asks": [
             {
@@ -62,7 +62,8 @@ def dump(runtime: Runtime) -> Json:
     }
 
 
-def _dump_cell(cell: Cell) -> Json:
+def dump_cell(cell: Cell) -> Json:
+    """One actor, without those below it."""
     written: dict[str, Any] = {
         "name": cell.name,
         "path": cell.path,
@@ -109,6 +110,7 @@ def _dump_work(cell: Cell, piped: Piped) -> Json:
         "options": adapter(ActivityOptions).dump_python(call.options, mode="json"),
         "ok": written_name(piped.ok),
         "err": None if piped.err is None else written_name(piped.err),
+        "key": piped.key,
     }
 
 
@@ -183,18 +185,19 @@ def restore(runtime: Runtime, written: Json) -> None:
     """
     runtime.counters = written["counters"]
     # Addresses can be read only when all that has one is there: cells, adapters, open asks.
-    cells = {one["address"]: _make(runtime, one) for one in written["cells"]}
+    cells = {one["address"]: make(runtime, one) for one in written["cells"]}
     with resolving(runtime.resolve):
         for one in written["asks"]:
             _restore_ask(runtime, cells, one)
         for one in written["cells"]:
-            _fill(runtime, cells[one["address"]], one)
+            fill(runtime, cells[one["address"]], one)
     for address in written["ready"]:
         runtime.schedule(cells[address])
     runtime.turn_left = written["turn_left"]
 
 
-def _make(runtime: Runtime, written: Json) -> Cell:
+def make(runtime: Runtime, written: Json) -> Cell:
+    """An actor in its place, of whom nothing else is read yet. Its parent must be there."""
     parent = written["parent"]
     cell = Cell(
         runtime,
@@ -203,16 +206,25 @@ def _make(runtime: Runtime, written: Json) -> Cell:
         path=written["path"],
         address=written["address"],
         behavior=None,
-        rules=tuple(_read_rule(rule) for rule in written.get("rules", ())),
-        mailbox=written.get("capacity"),
-        stash=written["stash_capacity"],
+        rules=(),
+        mailbox=None,
+        stash=None,
     )
-    cell.adapters = [read_name(name) for name in written.get("adapters", ())]
+    settings(cell, written)
     runtime.add(cell)
     return cell
 
 
-def _fill(runtime: Runtime, cell: Cell, written: Json) -> None:
+def settings(cell: Cell, written: Json) -> None:
+    """What an actor was spawned with, and what gives it more addresses than its own."""
+    cell.rules = tuple(_read_rule(rule) for rule in written.get("rules", ()))
+    cell.capacity = cell.limit = written.get("capacity", UNBOUNDED)
+    cell.stash_capacity = written["stash_capacity"]
+    cell.adapters = [read_name(name) for name in written.get("adapters", ())]
+
+
+def fill(runtime: Runtime, cell: Cell, written: Json) -> None:
+    """All else. Every actor that it knows must have its place."""
     cell.state = State[written["state"]]
     cell.behavior = read_behavior(written["behavior"])
     initial = written.get("initial")
@@ -265,7 +277,7 @@ def _restore_work(cell: Cell, written: Json) -> None:
     options = adapter(ActivityOptions).validate_python(written["options"])
     call = Activity[Any](read_name(written["function"]), read(written["argument"]), options)
     err = written["err"]
-    cell.pipe(call, read_name(written["ok"]), None if err is None else read_name(err))
+    cell.pipe(call, read_name(written["ok"]), None if err is None else read_name(err), key=written["key"])
 
 
 def _restore_ask(runtime: Runtime, cells: dict[str, Cell], written: Json) -> None:

@@ -17,9 +17,12 @@ class State(IntEnum):
     WAITING = 3
     STOPPING = 4
     DEAD = 5
+    AWAY = 6
+    """Not in memory, but not stopped: what is sent to it goes by its address."""
 
 
 RUNNING = State.RUNNING
+AWAY = State.AWAY
 """Looked up once: an enum's attribute takes as long as sending a message."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from goatherd.actors._behavior import Behavior, class_of, name_of, said
@@ -132,3 +132,7 @@ def read_behavior(written: Json) -> Behavior[Any]:
         raise NotDurable(f"There is no behavior {name!r} any more, which a stored actor has.")
     read_state: Behavior[Any] = adapter(cls).validate_python(written["state"])
     return read_state
+
+
+Written = Annotated[Any, PlainSerializer(write, when_used="json"), PlainValidator(read)]
+"""The type of a field that holds any message: on the wire, it is there with its type."""

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
 from goatherd.contracts.inference import Generation, Usage
 from goatherd.contracts.model import Contract, Json, Timestamp
+from goatherd.contracts.request import Request
 
 SessionId = Annotated[str, Field(pattern=CHAT_ID, examples=["chat_01k9w2x6hj3v8m5r7t0q4n1b2c"])]
 MessageId = Annotated[str, Field(pattern=MESSAGE_ID, examples=["msg_01k9w2x6hj3v8m5r7t0q4n1b2c"])]
@@ -187,8 +188,6 @@ class StartSession(Contract):
     stored: bool = Field(False, description="Whether the caller writes the session to the store.")
     task_queue_prefix: str = "goatherd"
     posts_per_run: int = Field(1_000, ge=1, le=1_500, description="Then it continues as new.")
-    # What follows is set by continue-as-new only.
-    state: SessionState | None = None
 
     def document(self, session_id: str, *, now: Timestamp, model: str) -> Session:
         """The session's document, the same whoever writes it: the API, or the actor for one begun by hand."""
@@ -228,18 +227,38 @@ class Receipt(Contract):
 
 
 class SessionState(Contract):
-    """All that a `ChatSession` carries through continue-as-new."""
+    """A session's log as it is carried through continue-as-new."""
 
+    session: str
     last_seq: int = 0
     leaf: MessageId | None = None
     posts: int = Field(0, description="Messages posted in the session's life.")
-    turns: list[QueuedTurn] = []
     unflushed: list[Event] = []
     receipts: list[Receipt] = Field([], description="Oldest first; a window.")
     forgot: bool = Field(False, description="Whether receipts fell out of the window.")
 
 
-class PostMessage(Contract):
+class Posted(Contract):
+    """Answer to `PostMessage` and `Regenerate`.
+
+    For `Regenerate`, `message` is the parent. `events` are all that the actor does not know to be in the
+    store: whoever writes them leaves the store without a gap up to this answer.
+    """
+
+    message: MessageId
+    seq: int = Field(description="The number of the message's own event.")
+    reply: MessageId | None = None
+    duplicate: bool = Field(False, description="Known already by its id or client id; nothing was done.")
+    events: list[Event] = []
+
+
+class Changed(Contract):
+    """Answer to the other updates."""
+
+    events: list[Event] = []
+
+
+class PostMessage(Contract, Request[Posted]):
     """Update `PostMessage`: adds a message, and by default asks the model to reply to it."""
 
     content: Content
@@ -259,21 +278,7 @@ class PostMessage(Contract):
     looked_up: bool = Field(False, description="The store does not know the client id.")
 
 
-class Posted(Contract):
-    """Answer to `PostMessage` and `Regenerate`.
-
-    For `Regenerate`, `message` is the parent. `events` are all that the actor does not know to be in the
-    store: whoever writes them leaves the store without a gap up to this answer.
-    """
-
-    message: MessageId
-    seq: int = Field(description="The number of the message's own event.")
-    reply: MessageId | None = None
-    duplicate: bool = Field(False, description="Known already by its id or client id; nothing was done.")
-    events: list[Event] = []
-
-
-class Regenerate(Contract):
+class Regenerate(Contract, Request[Posted]):
     """Update `Regenerate`: another reply to `parent`, beside those that it has."""
 
     parent: MessageId
@@ -284,21 +289,21 @@ class Regenerate(Contract):
     flusher: bool = False
 
 
-class DeleteMessage(Contract):
+class DeleteMessage(Contract, Request[Changed]):
     """Update `DeleteMessage`: a tombstone; a reply in progress or queued is cancelled instead."""
 
     message: MessageId
     flusher: bool = False
 
 
-class CancelMessage(Contract):
+class CancelMessage(Contract, Request[Changed]):
     """Update `CancelMessage`: stops a reply in progress or queued; what there is of it stays."""
 
     message: MessageId
     flusher: bool = False
 
 
-class GiveFeedback(Contract):
+class GiveFeedback(Contract, Request[Changed]):
     """Update `GiveFeedback`."""
 
     message: MessageId
@@ -306,21 +311,15 @@ class GiveFeedback(Contract):
     flusher: bool = False
 
 
-class EndSession(Contract):
+class EndSession(Contract, Request[Changed]):
     """Update `EndSession`: cancels what is in progress and closes the workflow. Idempotent."""
 
     reason: str = "deleted"
     flusher: bool = False
 
 
-class Ready(Contract):
+class Ready(Contract, Request[Changed]):
     """Update `Ready`: answered when a forked session has its messages."""
-
-
-class Changed(Contract):
-    """Answer to the other updates."""
-
-    events: list[Event] = []
 
 
 class SessionView(Contract):
@@ -383,7 +382,7 @@ class Reply(Contract):
     error: Failure | None = None
 
 
-class FinishReply(Contract):
+class FinishReply(Contract, Request[Changed]):
     """Update of the same name, by the activity that wrote a turn: how it ended. The activity then writes what
     the answer holds. No `reply` if it is known to have ended. `flushed`: the store has all events up to
     this number."""

@@ -72,6 +72,7 @@ async def many_runs(house: House) -> str:
     for posted in posts:
         assert posted.reply
         await house.finished(session, posted.reply)
+    await house.settled(session)
     return session
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from goatherd.actors.durable._client import ActorSystem, Busy, Entity
+from goatherd.actors.durable._client import ActorSystem, Entity
 from goatherd.actors.durable._definition import DurableActor, actor
+from goatherd.actors.durable._lane import Busy
 
 __all__ = ["ActorSystem", "Busy", "DurableActor", "Entity", "actor"]

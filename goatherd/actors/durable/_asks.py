@@ -27,6 +27,13 @@ class AlreadyApplied(ActorError):
     code = "already-applied"
 
 
+class Moved(ActorError):
+    """The actor goes on to its next run: the same request is to be asked again, with the same id."""
+
+    code = protocol.MOVED
+    retryable = True
+
+
 class Asks:
     """Takes messages for the root actor, and keeps who waits for which answer."""
 
@@ -37,6 +44,8 @@ class Asks:
         self._messages = messages
         self._window = window
         self._waiting: dict[str, list[asyncio.Future[Any]]] = {}
+        self._collecting: dict[str, asyncio.Future[None]] = {}
+        self._collected: dict[str, asyncio.Future[None]] = {}
         for seen in window.open:
             self._promise(seen, seen.promise)
 
@@ -83,12 +92,13 @@ class Asks:
             for future in futures:
                 if not future.done():
                     future.set_exception(
-                        ApplicationError(
-                            "The actor went on to its next run: ask again with the same id.",
-                            type=protocol.MOVED,
-                        )
+                        as_failure(Moved("The actor went on to its next run: ask again with the same id."))
                     )
         self._waiting.clear()
+        for collecting in list(self._collecting.values()):
+            _wake(collecting)
+        self._collecting.clear()
+        self._collected.clear()
 
     def stopped(self) -> None:
         """The root has stopped: nobody answers any more."""
@@ -125,10 +135,13 @@ class Asks:
         except GoatherdError as error:
             return _refused(error)
 
-    def outcome(self, item: protocol.Item, taken: Seen | protocol.Outcome) -> protocol.Outcome:
+    def outcome(
+        self, item: protocol.Item | protocol.Ticket, taken: Seen | protocol.Outcome
+    ) -> protocol.Outcome:
         if isinstance(taken, protocol.Outcome):
             return taken
         if taken.open:
+            taken.awaited = True
             return protocol.Outcome(slow=True)
         if taken.error is not None:
             return _refused(taken.error)
@@ -137,9 +150,30 @@ class Asks:
         kind = answer_type(self._messages[item.name])
         return protocol.Outcome(value=adapter(kind).dump_python(taken.value, mode="json"))
 
+    async def collect(self, collection: protocol.Collection) -> list[protocol.Outcome]:
+        """The outcomes of what was taken; waits for the first, unless some are there already."""
+        _wake(self._collecting.pop(collection.by, None))
+        seen = [self._window.get(ticket.id) for ticket in collection.tickets]
+        if all(one is not None and one.open for one in seen):
+            waiting = self._collecting[collection.by] = asyncio.get_running_loop().create_future()
+            for ticket in collection.tickets:
+                self._collected[ticket.id] = waiting
+            await waiting
+        return [self._collected_outcome(ticket) for ticket in collection.tickets]
+
+    def _collected_outcome(self, ticket: protocol.Ticket) -> protocol.Outcome:
+        seen = self._window.get(ticket.id)
+        if seen is None:
+            return _refused(AlreadyApplied("It was taken so long ago that its answer is not kept any more."))
+        outcome = self.outcome(ticket, seen)
+        if not outcome.slow:
+            self._window.collected(seen)
+        return outcome
+
     def _promise(self, seen: Seen, address: str | None) -> Any:
         def done(value: Any, error: GoatherdError | None) -> None:
             self._window.answer(seen, value, error)
+            _wake(self._collected.pop(seen.id, None))
             for future in self._waiting.pop(seen.id, ()):
                 if future.done():
                     continue
@@ -151,6 +185,11 @@ class Asks:
         promise = self._runtime.promise(done, address=address)
         seen.open, seen.promise = True, promise.address
         return promise
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 def as_failure(error: BaseException) -> ApplicationError:

@@ -35,14 +35,24 @@ class DurableActor(Generic[Start]):
     actor_type: ClassVar[str]
     messages: ClassVar[dict[str, type[Any]]]
     start_type: ClassVar[type[Contract]]
-    asks_per_run: ClassVar[int] = 1_000
-    """After so many updates the actor continues as new; Temporal refuses more than 2,000."""
-
     host: Host
+    _details: str | None = None
 
     def behavior(self, start: Start) -> Behavior[Any] | Supervised[Any]:
         """What a new actor starts with. Not called when a run goes on from another."""
         raise NotImplementedError
+
+    def asks_per_run(self, start: Start) -> int:
+        """After so many updates the actor continues as new. Temporal refuses more than 2,000."""
+        return 1_000
+
+    def show(self, behavior: Behavior[Any]) -> None:
+        """Called when the actors have had their turns, to show people how the root is: `describe` as the
+        workflow's current details. Search attributes can be set here too."""
+        details = self.describe(behavior)
+        if details is not None and details != self._details:
+            self._details = details
+            workflow.set_current_details(details)
 
     def describe(self, behavior: Behavior[Any]) -> str | None:
         """What the Temporal UI shows as the workflow's current details: Markdown. None: nothing new."""
@@ -73,7 +83,7 @@ def actor(name: str, *messages: type[Any]) -> Callable[[Class], Class]:
             _add_signal(cls, message_name, kind)
             if issubclass(kind, Request):
                 _add_update(cls, message_name, kind)
-        _add_system(cls)
+        add_system(cls)
         return workflow.defn(name=name)(cls)
 
     return make
@@ -87,7 +97,7 @@ def _start_type(cls: type[Any]) -> type[Contract]:
     raise TypeError(f"{cls.__name__} must be a DurableActor[...] of what it starts with.")
 
 
-def _own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> Any:
+def own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> Any:
     """Makes a function look as if it were written in the class: Temporal asks for that."""
     function.__qualname__ = f"{cls.__qualname__}.{attribute}"
     function.__name__ = attribute
@@ -105,8 +115,8 @@ def _add_life(cls: type[Any]) -> None:
 
     # Untyped, as Temporal ignores the types of all inputs when one is left out; the host reads them.
     inputs = {"start": Any, "carried": Any}
-    cls.__init__ = workflow.init(_own(cls, __init__, "__init__", **inputs))
-    cls.run = workflow.run(_own(cls, run, "run", **inputs, **{"return": Any}))
+    cls.__init__ = workflow.init(own(cls, __init__, "__init__", **inputs))
+    cls.run = workflow.run(own(cls, run, "run", **inputs, **{"return": Any}))
 
 
 def _add_signal(cls: type[Any], name: str, kind: type[Any]) -> None:
@@ -114,7 +124,7 @@ def _add_signal(cls: type[Any], name: str, kind: type[Any]) -> None:
         self.host.told(kind, message, meta)
 
     attribute = f"tell_{name}"
-    _own(cls, tell, attribute, message=Any, meta=Any, **{"return": None})
+    own(cls, tell, attribute, message=Any, meta=Any, **{"return": None})
     setattr(cls, attribute, workflow.signal(name=name)(tell))
 
 
@@ -126,14 +136,14 @@ def _add_update(cls: type[Any], name: str, kind: type[Any]) -> None:
         self.host.check(kind, message)
 
     attribute = f"ask_{name}"
-    _own(cls, ask, attribute, message=Any, **{"return": answer_type(kind)})
-    _own(cls, check, f"check_{name}", message=Any, **{"return": None})
+    own(cls, ask, attribute, message=Any, **{"return": answer_type(kind)})
+    own(cls, check, f"check_{name}", message=Any, **{"return": None})
     update = workflow.update(name=name)(ask)
     update.validator(check)
     setattr(cls, attribute, update)
 
 
-def _add_system(cls: type[Any]) -> None:
+def add_system(cls: type[Any]) -> None:
     def deliver_one(self: Any, envelope: Any) -> None:
         self.host.delivered(envelope)
 
@@ -155,6 +165,9 @@ def _add_system(cls: type[Any]) -> None:
     async def deliver(self: Any, delivery: Any) -> Any:
         return await self.host.deliver(delivery)
 
+    async def collect(self: Any, collection: Any) -> Any:
+        return await self.host.collect(collection)
+
     def view(self: Any) -> Any:
         return self.host.view()
 
@@ -168,9 +181,11 @@ def _add_system(cls: type[Any]) -> None:
         (protocol.STOP, stop, {}),
     ):
         attribute = f"on_{signal_name.replace('.', '_')}"
-        _own(cls, function, attribute, **inputs, **none)
+        own(cls, function, attribute, **inputs, **none)
         setattr(cls, attribute, workflow.signal(name=signal_name)(function))
-    _own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
+    own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
     cls.deliver = workflow.update(name=protocol.DELIVER)(deliver)
-    _own(cls, view, "view", **{"return": protocol.View})
+    own(cls, collect, "collect", collection=protocol.Collection, **{"return": protocol.Outcomes})
+    cls.collect = workflow.update(name=protocol.COLLECT)(collect)
+    own(cls, view, "view", **{"return": protocol.View})
     cls.view = workflow.query(name=protocol.VIEW)(view)

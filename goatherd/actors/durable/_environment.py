@@ -18,7 +18,7 @@ from goatherd.actors._environment import DeadLetter, Work
 from goatherd.actors._errors import ActorStopped
 from goatherd.actors._message import display
 from goatherd.actors._ref import Ref
-from goatherd.actors._wire import write, write_error, written_name
+from goatherd.actors._wire import write, write_error
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.errors import GoatherdError, from_code
 
@@ -102,17 +102,6 @@ class WorkflowEnvironment:
         future.add_done_callback(finished)
         return future
 
-    def check_work(self, work: Any, ok: Any, err: Any) -> None:
-        """An activity may have to wait for the next run, which has to know what becomes of its result.
-
-        Raises:
-            NotDurable: it is no function of a module.
-        """
-        if isinstance(work, Activity):
-            written_name(ok)
-            if err is not None:
-                written_name(err)
-
     # -- others
 
     def dead_letter(self, letter: DeadLetter) -> None:
@@ -146,7 +135,7 @@ class WorkflowEnvironment:
         self, address: str, name: str, inputs: list[Any], *, gone: Callable[[], None] | None = None
     ) -> None:
         """Sends a signal to the workflow of an address; `gone` is called if there is none that runs."""
-        sending = asyncio.create_task(self._signal(address.partition("/")[0], name, inputs, gone))
+        sending = asyncio.create_task(self._signal(workflow_id(address), name, inputs, gone))
         self._sending[sending] = None
         sending.add_done_callback(self._sending.pop)
 
@@ -156,13 +145,13 @@ class WorkflowEnvironment:
         return bool(self._sending)
 
     async def _signal(
-        self, workflow_id: str, name: str, inputs: list[Any], gone: Callable[[], None] | None
+        self, receiver: str, name: str, inputs: list[Any], gone: Callable[[], None] | None
     ) -> None:
         try:
-            starting = self._starting.get(workflow_id)
+            starting = self._starting.get(receiver)
             if starting is not None:
                 await asyncio.shield(starting)
-            await workflow.get_external_workflow_handle(workflow_id).signal(name, args=inputs)
+            await workflow.get_external_workflow_handle(receiver).signal(name, args=inputs)
         except FailureError:
             # Temporal says so of a workflow that is closed or never was, and of a child that could not start.
             if gone is not None:
@@ -202,6 +191,11 @@ class RemoteRef(Ref[Any]):
     def fail(self, error: GoatherdError) -> None:
         envelope = protocol.Envelope(to=self.address, error=write_error(error))
         self._environment.signal(self.address, protocol.ANSWER, [envelope])
+
+
+def workflow_id(address: str) -> str:
+    """Of the workflow that an actor, or one of its adapters, lives in."""
+    return address.partition("/")[0].partition("~")[0]
 
 
 def _start(call: Activity[Any]) -> asyncio.Future[Any]:

@@ -7,6 +7,7 @@ history is long: then all goes on in the next run.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from temporalio import workflow
 
 from goatherd.actors import _snapshot
 from goatherd.actors._activity import PutOff
-from goatherd.actors._behavior import name_of
+from goatherd.actors._behavior import Behavior, name_of
 from goatherd.actors._cell import Cell
 from goatherd.actors._mail import Notice
 from goatherd.actors._ref import Ref, resolving
@@ -22,16 +23,18 @@ from goatherd.actors._runtime import Runtime
 from goatherd.actors._signals import CANCEL_REQUESTED
 from goatherd.actors._wire import adapter, read, read_error
 from goatherd.actors.durable import _protocol as protocol
-from goatherd.actors.durable._asks import Asks, as_failure, first_error
+from goatherd.actors.durable._asks import Asks, Moved, as_failure, first_error
 from goatherd.actors.durable._environment import WorkflowEnvironment
 from goatherd.actors.durable._window import Window
-from goatherd.errors import GoatherdError, Invalid, Unavailable
+from goatherd.errors import GoatherdError, Invalid
 
 if TYPE_CHECKING:
     from goatherd.actors.durable._definition import DurableActor
 
 MOST_UPDATES = 1_900
 """Temporal refuses more than 2,000 a run; the rest is for those that are on their way."""
+_KINSHIP = "~parent"
+"""Instead of an actor's address: the system itself watches a child."""
 
 
 class Host:
@@ -44,8 +47,9 @@ class Host:
         self._awake = False
         self._broken: BaseException | None = None
         self._updates = 0
-        self._details: str | None = None
-        self._children: dict[str, None] = {}
+        self._most_asks = actor.asks_per_run(self._start)
+        # Whether a child itself tells that it has stopped; else this run learns it from Temporal.
+        self._children: dict[str, bool] = {}
         self._ended: Cell | None = None
         self.is_moving = False
         self.environment = WorkflowEnvironment(self)
@@ -57,7 +61,7 @@ class Host:
             if carried is None:
                 self.runtime.spawn(actor.behavior(self._start), "", address=self.runtime.host)
             else:
-                self._children = dict.fromkeys(carried.children)
+                self._children = dict.fromkeys(carried.children, True)
                 _snapshot.restore(self.runtime, carried.tree)
         self._root = self._asks.root = self.runtime.cell_at(self.runtime.host)
 
@@ -78,11 +82,6 @@ class Host:
         if self._broken is not None:
             raise self._broken
         if self._ended is None:
-            self._asks.let_go()
-        await workflow.wait_condition(
-            lambda: workflow.all_handlers_finished() and not self.environment.is_sending
-        )
-        if self._ended is None:
             workflow.continue_as_new(args=[self._start, self._carried()])
         if cancelled:
             raise asyncio.CancelledError
@@ -91,24 +90,58 @@ class Host:
         return self._actor.result(self._ended.behavior)
 
     def _is_over(self) -> bool:
-        if self._ended is not None or self._broken is not None:
+        if self._broken is not None:
             return True
-        if not self.is_worn_out:
+        if self._ended is None:
+            if not self.is_worn_out:
+                return False
+            self._begin_move()
+            if self._has_work:
+                return False
+        if self.environment.is_sending:
             return False
-        # From now on nothing new is begun; what is under way is waited for.
+        if self._ended is None:
+            # Last of all: whoever is let go asks again at once, and is to find the next run.
+            self._asks.let_go()
+        return workflow.all_handlers_finished()
+
+    def _begin_move(self) -> None:
+        """From now on no activity is begun; what is under way is waited for."""
+        if self.is_moving:
+            return
         self.is_moving = True
-        return all(
-            isinstance(piped.handle, PutOff) for cell in self.runtime.cells() for piped in cell.work.values()
+        for child, tells in self._children.items():
+            if not tells:
+                self.environment.signal(
+                    child, protocol.WATCH, [self._kinship(child)], gone=partial(self._child_ended, child)
+                )
+                self._children[child] = True
+
+    def _kinship(self, child: str) -> protocol.Watching:
+        """A child's end is not told by Temporal to any later run than the one that has started it."""
+        return protocol.Watching(watched=child, watcher=f"{self.runtime.host}/{_KINSHIP}")
+
+    @property
+    def _has_work(self) -> bool:
+        return any(
+            not isinstance(piped.handle, PutOff)
+            for cell in self.runtime.cells()
+            for piped in cell.work.values()
         )
 
     @property
     def is_worn_out(self) -> bool:
-        return self._updates >= self._actor.asks_per_run or workflow.info().is_continue_as_new_suggested()
+        return self._updates >= self._most_asks or workflow.info().is_continue_as_new_suggested()
 
     def _carried(self) -> protocol.Carried:
         return protocol.Carried(
             tree=_snapshot.dump(self.runtime), seen=self._window.written(), children=list(self._children)
         )
+
+    @property
+    def root(self) -> Behavior[Any]:
+        """How the root actor behaves now; after it has stopped, how it did last."""
+        return self._root.behavior
 
     def wake(self) -> None:
         if not self._awake:
@@ -122,14 +155,11 @@ class Host:
             with resolving(self.runtime.resolve):
                 self.runtime.drain()
             self.environment.set_timer()
-            details = self._actor.describe(self._root.behavior)
+            self._actor.show(self._root.behavior)
         except Exception as error:
             # A bug of the runtime itself. A callback's error is only logged: `live` has to raise it.
             self._broken = error
             return
-        if details is not None and details != self._details:
-            self._details = details
-            workflow.set_current_details(details)
 
     def ring(self) -> None:
         self.runtime.ring()
@@ -147,9 +177,12 @@ class Host:
 
     def check(self, kind: type[Any], value: Any) -> None:
         """Raises why a request is not taken. It leaves no event then."""
+        update = workflow.current_update_info()
+        if update is not None and self._window.get(update.id) is not None:
+            return  # It was taken once, and has its answer, whatever would be said of it now.
         try:
             if self._updates >= MOST_UPDATES:
-                raise Unavailable("The actor is about to go on to its next run. Ask again in a moment.")
+                raise Moved("The actor is about to go on to its next run. Ask again in a moment.")
             self._asks.check(self._read(kind, value))
         except Exception as error:
             raise as_failure(error) from error
@@ -173,6 +206,11 @@ class Host:
         return protocol.Outcomes(
             items=[self._asks.outcome(item, one) for item, one in zip(delivery.items, taken, strict=True)]
         )
+
+    async def collect(self, collection: protocol.Collection) -> protocol.Outcomes:
+        """An update of somebody who was told that answers come later."""
+        self._updates += 1
+        return protocol.Outcomes(items=await self._asks.collect(collection))
 
     def told(self, kind: type[Any], value: Any, meta: Any) -> None:
         """A signal. One that does not fit is dropped: there is nobody to tell."""
@@ -208,25 +246,28 @@ class Host:
 
     def watched(self, watching: protocol.Watching) -> None:
         """An actor elsewhere watches one of ours."""
-        cell = self.runtime.cell(self.runtime.resolve(watching.watched))
+        cell = self.runtime.owner(self.runtime.resolve(watching.watched))
         if cell is None:
             self.environment.tell_terminated(watching.watched, watching.watcher)
         else:
             cell.watchers[watching.watcher] = self.runtime.resolve(watching.watcher)
 
     def unwatched(self, watching: protocol.Watching) -> None:
-        cell = self.runtime.cell(self.runtime.resolve(watching.watched))
+        cell = self.runtime.owner(self.runtime.resolve(watching.watched))
         if cell is not None:
             cell.watchers.pop(watching.watcher, None)
 
     def terminated(self, watching: protocol.Watching) -> None:
-        """An actor elsewhere, which one of ours watches, has stopped."""
-        self.runtime.terminated(watching.watched, watching.watcher)
+        """An actor elsewhere, which one of ours watches or has started, has stopped."""
+        if watching.watched in self._children and watching.watcher.endswith(f"/{_KINSHIP}"):
+            self._child_ended(watching.watched)
+        else:
+            self.runtime.terminated(watching.watched, watching.watcher)
         self.drain()
 
     def start_child(self, kind: type[DurableActor[Any]], child_id: str, start: Any) -> Ref[Any]:
         """Starts a durable actor that stops when this one does. See `Context.start`."""
-        self._children[child_id] = None
+        self._children[child_id] = False
         starting = asyncio.ensure_future(
             workflow.start_child_workflow(
                 kind.actor_type,
@@ -271,6 +312,13 @@ class Host:
                     "work": len(cell.work),
                 }
                 for cell in self.runtime.cells()
+            ],
+            children=list(self._children),
+            watchers=[
+                protocol.Watching(watched=cell.address, watcher=watcher)
+                for cell in self.runtime.cells()
+                for watcher in cell.watchers
+                if not self.runtime.is_local(self.runtime.resolve(watcher))
             ],
             asks=len(self._window.open),
             messages=self.runtime.processed,

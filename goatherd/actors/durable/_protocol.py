@@ -14,6 +14,8 @@ DELIVER = "actor.deliver"
 """Update: several messages at once. Signal: one message to an actor inside of the tree."""
 ANSWER = "actor.answer"
 """Signal: the answer to an ask of another durable actor."""
+COLLECT = "actor.collect"
+"""Update: the answers of what was taken by a delivery, as soon as there are some."""
 WATCH = "actor.watch"
 UNWATCH = "actor.unwatch"
 TERMINATED = "actor.terminated"
@@ -23,20 +25,26 @@ VIEW = "actor.view"
 """Query: the tree as it is, for people."""
 
 MOVED = "actor-moved"
-"""Type of the error of an ask that is still open when its run ends: ask again with the same id."""
+"""Type of the error of an ask that is still open when its run ends, or comes when it is about to: ask again
+with the same id."""
 
 
 class Item(Contract):
-    """One message of a delivery. `id`: it counts once, however often it comes."""
+    """One message of a delivery. `id`: it counts once, however often it comes. `entity`: whose it is, if the
+    workflow is a shard."""
 
     name: str
     value: Any
     id: str | None = None
     ask: bool = True
+    entity: str | None = None
 
 
 class Delivery(Contract):
+    """`wait`: it is answered when at least one of its items is."""
+
     items: list[Item]
+    wait: bool = False
 
 
 class Outcome(Contract):
@@ -52,11 +60,26 @@ class Outcomes(Contract):
     items: list[Outcome]
 
 
+class Ticket(Contract):
+    """A request that was taken, and had no answer then."""
+
+    name: str
+    id: str
+
+
+class Collection(Contract):
+    """Each of who collects has one under way: a new one ends the one before."""
+
+    by: str
+    tickets: list[Ticket]
+
+
 class Meta(Contract):
     """Second input of a signal: whose message it is."""
 
     id: str | None = None
     reply_to: str | None = None
+    entity: str | None = None
 
 
 class Envelope(Contract):
@@ -87,5 +110,8 @@ class View(Contract):
     """The tree, for people."""
 
     actors: list[dict[str, Any]]
+    children: list[str] = []
+    watchers: list[Watching] = []
+    """Those of other systems, and whom of this one they watch."""
     asks: int
     messages: int

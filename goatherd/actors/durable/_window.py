@@ -19,12 +19,16 @@ ANSWERS = 50
 
 @dataclass(slots=True)
 class Seen:
-    """One message. While it is `open`, its answer goes to the address `promise`."""
+    """One message. While it is `open`, its answer goes to the address `promise`.
+
+    `awaited`: its asker was told that the answer comes later, and has not had it yet.
+    """
 
     id: str
     open: bool = False
     promise: str | None = None
     kept: bool = True
+    awaited: bool = False
     value: Any = None
     error: GoatherdError | None = None
 
@@ -48,7 +52,14 @@ class Window:
     def answer(self, seen: Seen, value: Any, error: GoatherdError | None) -> None:
         seen.open, seen.promise = False, None
         seen.value, seen.error = value, error
-        self._answered.append(seen)
+        if not seen.awaited:
+            self._answered.append(seen)
+
+    def collected(self, seen: Seen) -> None:
+        """Its asker has the answer."""
+        if seen.awaited and not seen.open:
+            seen.awaited = False
+            self._answered.append(seen)
 
     def trim(self) -> None:
         """Drops old answers. Not while somebody is about to read them: a delivery may have more at once."""
@@ -61,8 +72,11 @@ class Window:
         return [seen for seen in self._seen.values() if seen.open]
 
     def _drop_oldest(self) -> None:
-        # Not one that is still open: its answer has to find it. Those are few.
-        oldest = next((seen for seen in self._seen.values() if not seen.open), None)
+        # Not one that is still open: its answer has to find it. Those are few. One whose answer somebody is
+        # to fetch only if all others are such: that somebody may be no more.
+        oldest = next((seen for seen in self._seen.values() if not seen.open and not seen.awaited), None)
+        if oldest is None:
+            oldest = next((seen for seen in self._seen.values() if not seen.open), None)
         if oldest is not None:
             del self._seen[oldest.id]
 
@@ -74,6 +88,7 @@ class Window:
         window = cls()
         for one in written:
             seen = window.add(one["id"])
+            seen.awaited = one.get("awaited", False)
             if "promise" in one:
                 seen.open, seen.promise = True, one["promise"]
             elif "value" in one or "error" in one:
@@ -85,10 +100,13 @@ class Window:
 
 
 def _written(seen: Seen) -> Json:
+    written: dict[str, Any] = {"id": seen.id}
+    if seen.awaited:
+        written["awaited"] = True
     if seen.open:
-        return {"id": seen.id, "promise": seen.promise}
-    if not seen.kept:
-        return {"id": seen.id}
-    if seen.error is not None:
-        return {"id": seen.id, "error": write_error(seen.error)}
-    return {"id": seen.id, "value": write(seen.value)}
+        written["promise"] = seen.promise
+    elif seen.error is not None:
+        written["error"] = write_error(seen.error)
+    elif seen.kept:
+        written["value"] = write(seen.value)
+    return written

@@ -133,8 +133,10 @@ class RecordingContext(Context[M]):
         work: Awaitable[Value],
         ok: Callable[[Value], M],
         err: Callable[[BaseException], M] | None = None,
+        *,
+        key: str | None = None,
     ) -> Work:
-        under_way = super().pipe_to_self(work, ok, err)
+        under_way = super().pipe_to_self(work, ok, err, key=key)
         assert isinstance(under_way, HandWork)
 
         def by_hand(value: Any, error: BaseException | None) -> None:

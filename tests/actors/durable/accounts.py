@@ -239,7 +239,8 @@ class OpenedAccount(Behavior[Messages]):
     WatchOther, WhoStopped,
 )  # fmt: skip
 class Account(DurableActor[OpenAccount]):
-    asks_per_run = 40
+    def asks_per_run(self, start: OpenAccount) -> int:
+        return 40
 
     def behavior(self, start: OpenAccount) -> Behavior[Messages]:
         return OpenedAccount(owner=start.owner, total=start.total)

@@ -14,6 +14,7 @@ from temporalio.worker import Worker
 
 from goatherd.actors.durable import ActorSystem, Entity
 from tests.actors.durable.accounts import Account, OpenAccount, double, wait_for_release
+from tests.actors.durable.offices import OfficeActor
 from tests.temporal import temporal_server
 
 
@@ -44,7 +45,7 @@ def account_worker(client: Client, task_queue: str) -> Worker:
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[Account],
+        workflows=[Account, OfficeActor],
         activities=[double, wait_for_release],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
