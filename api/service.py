@@ -25,10 +25,11 @@ from temporalio.service import RPCError
 
 from activities.ports import ChatStore, Page
 from activities.reconcile import end_read_side, end_reason, end_reset_run
+from goatherd.actors import ActorStopped
+from goatherd.actors.durable import ActorSystem
 from goatherd.coalesce import Coalescer
 from goatherd.contracts.chat import (
     CancelMessage,
-    Changed,
     DeleteMessage,
     EndSession,
     Event,
@@ -43,8 +44,8 @@ from goatherd.contracts.chat import (
     Session,
     StartSession,
 )
-from goatherd.contracts.model import Contract
 from goatherd.contracts.queues import Pool
+from goatherd.contracts.request import Request
 from goatherd.errors import (
     ClientIdReused,
     Conflict,
@@ -60,7 +61,8 @@ from goatherd.errors import (
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
 from goatherd.telemetry import metrics
-from goatherd.temporal import OWNER, STATUS, ActorGone, ask, translate
+from goatherd.temporal import OWNER, STATUS, translate
+from workflows.chat import ChatSession
 
 _REMEMBERED = 50_000
 _FORK_TIMEOUT_S = 60.0
@@ -72,7 +74,7 @@ _SIBLINGS = 4
 _LINGER_S = 0.0007
 _LINGER_MOST_S = 0.02
 
-Answer = TypeVar("Answer", bound=Contract)
+Answer = TypeVar("Answer")
 Value = TypeVar("Value")
 
 
@@ -92,6 +94,7 @@ class ChatService:
     def __init__(self, client: Client, store: ChatStore, settings: Settings) -> None:
         self.store = store
         self._client = client
+        self._actors = ActorSystem(client, task_queue=settings.task_queue(Pool.ACTORS))
         self._settings = settings
         self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append, linger=self._linger)
         self._asking = 0
@@ -137,7 +140,7 @@ class ChatService:
         if start.fork is None:
             await self.store.put_session(session)
         else:
-            await self._ask(session_id, Ready(), Changed, timeout_s=_FORK_TIMEOUT_S)
+            await self._ask(session_id, Ready(), timeout_s=_FORK_TIMEOUT_S)
         self._owners.put(session_id, principal.id)
         return session
 
@@ -155,7 +158,7 @@ class ChatService:
         if session.status == "ended":
             return
         try:
-            changed = await self._ask(session_id, EndSession(flusher=True), Changed)
+            changed = await self._ask(session_id, EndSession(flusher=True))
         except SessionEnded:
             return
         await self._write(session_id, changed.events)
@@ -227,7 +230,7 @@ class ChatService:
         seq, event = self._flushed.get(session_id, (0, None))
         message = message.model_copy(update={"flushed": seq, "flushed_event": event, "flusher": True})
         try:
-            posted = await self._ask(session_id, message, Posted, ask_id=message.id)
+            posted = await self._ask(session_id, message, ask_id=message.id)
         except LookUp:
             assert message.client_id is not None
             known = await self.store.message_by_client_id(session_id, message.client_id)
@@ -238,7 +241,7 @@ class ChatService:
                     ) from None
                 return known, await self.store.reply_to(session_id, known.id)
             message = message.model_copy(update={"looked_up": True})
-            posted = await self._ask(session_id, message, Posted)
+            posted = await self._ask(session_id, message)
         return await self._posted(session_id, posted)
 
     async def regenerate(
@@ -250,7 +253,7 @@ class ChatService:
         if order.model is not None:
             self._model(order.model)
         order = order.model_copy(update={"parent": parent, "flusher": True})
-        posted = await self._ask(session_id, order, Posted, ask_id=order.reply_id)
+        posted = await self._ask(session_id, order, ask_id=order.reply_id)
         _, reply = await self._posted(session_id, posted)
         if reply is None:
             raise Conflict("The reply is gone.")
@@ -261,7 +264,7 @@ class ChatService:
         message = await self.message(principal, session_id, message_id)
         if message.status is not MessageStatus.DELETED:
             order = DeleteMessage(message=message_id, flusher=True)
-            await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+            await self._write(session_id, (await self._ask(session_id, order)).events)
 
     async def cancel(self, principal: Principal, session_id: str, message_id: str) -> None:
         """Stops a reply that is queued or in progress; what there is of it stays. Again is fine."""
@@ -271,7 +274,7 @@ class ChatService:
         if message.status not in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS):
             raise Conflict(f"The message is {message.status.value} already.", code="message-finished")
         order = CancelMessage(message=message_id, flusher=True)
-        await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+        await self._write(session_id, (await self._ask(session_id, order)).events)
 
     async def give_feedback(
         self, principal: Principal, session_id: str, message_id: str, feedback: Feedback
@@ -280,7 +283,7 @@ class ChatService:
         if message.status is MessageStatus.DELETED:
             raise Conflict("The message is deleted.", code="message-deleted")
         order = GiveFeedback(message=message_id, feedback=feedback, flusher=True)
-        await self._write(session_id, (await self._ask(session_id, order, Changed)).events)
+        await self._write(session_id, (await self._ask(session_id, order)).events)
         return await self.message(principal, session_id, message_id)
 
     async def authorize(self, principal: Principal, session_id: str) -> None:
@@ -316,8 +319,7 @@ class ChatService:
     async def _ask(
         self,
         session_id: str,
-        message: Contract,
-        answer: type[Answer],
+        message: Request[Answer],
         *,
         timeout_s: float | None = None,
         ask_id: str | None = None,
@@ -327,15 +329,10 @@ class ChatService:
             self._asking += 1
             outcome, started = "ok", perf_counter()
             try:
-                return await ask(
-                    self._client,
-                    session_id,
-                    message,
-                    answer,
-                    timeout_s=timeout_s or self._settings.ask_timeout_s,
-                    ask_id=ask_id,
+                return await self._actors.entity(ChatSession, session_id).ask(
+                    message, id=ask_id, timeout_s=timeout_s or self._settings.ask_timeout_s
                 )
-            except ActorGone:
+            except ActorStopped:
                 reason = await end_reason(self._client, session_id)
                 if reason is not None:
                     await end_read_side(self.store, session_id, reason)

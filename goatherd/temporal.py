@@ -126,11 +126,13 @@ async def execute(
     timeout_s: float,
     ask_id: str | None = None,
     run_id: str | None = None,
+    more: Sequence[Any] = (),
 ) -> Any:
     """Executes an update; its result is of the type `answer`. Passing outages are waited out.
 
-    A retry carries the same update id, so that within one run the message counts once; across runs the
-    actor's own window of message ids sees to that. `run_id` asks that run only.
+    `more`: its inputs after the first. A retry carries the same update id, so that within one run the
+    message counts once; across runs the actor's own window of message ids sees to that. `run_id` asks that
+    run only.
 
     Raises:
         ActorGone: the workflow is closed or unknown.
@@ -147,7 +149,11 @@ async def execute(
         try:
             return await asyncio.wait_for(
                 handle.execute_update(
-                    name, message, id=ask_id, result_type=answer, rpc_timeout=timedelta(seconds=timeout_s)
+                    name,
+                    args=[message, *more],
+                    id=ask_id,
+                    result_type=answer,
+                    rpc_timeout=timedelta(seconds=timeout_s),
                 ),
                 max(deadline - loop.time(), 0.001),
             )

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from goatherd.actors._errors import ActorError, ActorStopped, Unhandled
 from goatherd.actors._message import Request, answer_type
-from goatherd.actors._ref import resolving
+from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._wire import adapter
 from goatherd.actors.durable import _protocol as protocol
@@ -19,6 +19,7 @@ from goatherd.errors import GoatherdError, Invalid
 
 if TYPE_CHECKING:
     from goatherd.actors._cell import Cell
+    from goatherd.actors.durable._entities import Entities
 
 
 class AlreadyApplied(ActorError):
@@ -40,6 +41,7 @@ class Asks:
     def __init__(self, runtime: Runtime, messages: dict[str, type[Any]], window: Window) -> None:
         """Before the tree is read: what it keeps may be the address of an open ask."""
         self.root: Cell
+        self.entities: Entities | None = None
         self._runtime = runtime
         self._messages = messages
         self._window = window
@@ -49,13 +51,21 @@ class Asks:
         for seen in window.open:
             self._promise(seen, seen.promise)
 
-    def check(self, message: Any) -> None:
+    def check(self, message: Any, entity: str | None = None) -> None:
         """Raises what the actor has against a message; changes nothing."""
         if self.root.failure is not None or self.root.limit < 0:
             raise ActorStopped(f"{self.root.address} has stopped.")
-        self.root.behavior.check(message)
+        if self.entities is not None:
+            self.entities.check(entity, message)
+        else:
+            self.root.behavior.check(message)
+
+    def _to(self, entity: str | None) -> Ref[Any]:
+        """Whose message it is. Raises `Invalid` if a shard is not told."""
+        return self.root.ref if self.entities is None else self.entities.ref_of(entity)
 
     def tell(self, message: Any, meta: protocol.Meta | None) -> None:
+        to = self._to(None if meta is None else meta.entity)
         reply_to = None
         if meta is not None:
             if meta.id is not None:
@@ -64,14 +74,15 @@ class Asks:
                 self._window.add(meta.id)
             if meta.reply_to is not None:
                 reply_to = self._runtime.resolve(meta.reply_to)
-        self.root.ref.send(message, reply_to)
+        to.send(message, reply_to)
 
-    def take(self, message: Any, message_id: str) -> Seen:
+    def take(self, message: Any, message_id: str, entity: str | None = None) -> Seen:
         """Sends a request on, unless it was taken before."""
         seen = self._window.get(message_id)
         if seen is None:
+            to = self._to(entity)
             seen = self._window.add(message_id)
-            self.root.ref.send(message, self._promise(seen, None))
+            to.send(message, self._promise(seen, None))
         return seen
 
     async def answer(self, seen: Seen) -> Any:
@@ -119,15 +130,15 @@ class Asks:
             with resolving(self._runtime.resolve):
                 message = adapter(kind).validate_python(item.value)
             if not item.ask:
-                self.tell(message, protocol.Meta(id=item.id))
+                self.tell(message, protocol.Meta(id=item.id, entity=item.entity))
                 return protocol.Outcome()
             seen = self._window.get(item.id)
             if seen is not None:
                 return seen
-            self.check(message)
+            self.check(message, item.entity)
             if not isinstance(message, Request) or item.id is None:
                 raise Invalid(f"{item.name!r} is no request with an id, so that it can't be asked.")
-            return self.take(message, item.id)
+            return self.take(message, item.id, item.entity)
         except ValidationError as error:
             return _refused(
                 Invalid(f"{item.name!r} does not fit: {error.error_count()} errors, {first_error(error)}")

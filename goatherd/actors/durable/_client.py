@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 from uuid import uuid4
 
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
@@ -18,6 +19,7 @@ from goatherd.actors._message import Request, answer_type
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._definition import DurableActor
 from goatherd.actors.durable._lane import Lane, Sent, gone
+from goatherd.actors.durable._sharded import ShardedEntity
 from goatherd.contracts.model import Contract
 from goatherd.errors import GoatherdError
 from goatherd.temporal import ActorGone, translate
@@ -58,19 +60,31 @@ class ActorSystem:
         client = await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
         return cls(client, task_queue=task_queue)
 
-    def entity(self, kind: type[DurableActor[Start]], entity_id: str) -> Entity[Start]:
+    @overload
+    def entity(self, kind: type[DurableActor[Start]], entity_id: str) -> Entity[Start]: ...
+
+    @overload
+    def entity(self, kind: type[ShardedEntity], entity_id: str) -> Resident: ...
+
+    def entity(
+        self, kind: type[DurableActor[Any]] | type[ShardedEntity], entity_id: str
+    ) -> Entity[Any] | Resident:
         """The actor of a type that has this id. Nothing is sent: it may not exist."""
+        if issubclass(kind, ShardedEntity):
+            return Resident(self, kind, entity_id)
         return Entity(self, kind, entity_id)
 
     def new_id(self) -> str:
         """Of a message: never used before, by any process."""
         return f"{self._name}-{next(self._numbers)}"
 
-    async def submit(self, entity_id: str, sent: Sent) -> Any:
-        """Asks an actor together with what else is asked of it."""
+    async def submit(
+        self, entity_id: str, sent: Sent, *, start: Callable[[], Awaitable[None]] | None = None
+    ) -> Any:
+        """Asks an actor together with what else is asked of it. `start`: see `Lane`."""
         lane = self._lanes.get(entity_id)
         if lane is None:
-            lane = self._lanes[entity_id] = Lane(self.client, entity_id, self._name)
+            lane = self._lanes[entity_id] = Lane(self.client, entity_id, self._name, start=start)
         try:
             return await lane.submit(sent)
         finally:
@@ -199,6 +213,101 @@ class Entity(Generic[Start]):
 
     def __repr__(self) -> str:
         return f"<{self.kind.actor_type} {self.id}>"
+
+
+class Resident:
+    """One entity of a sharded type, seen from outside. It always exists: there is nothing to start."""
+
+    __slots__ = ("_system", "id", "kind", "shard")
+
+    def __init__(self, system: ActorSystem, kind: type[ShardedEntity], entity_id: str) -> None:
+        """Raises `Invalid` if the id can't be one."""
+        self._system = system
+        self.kind = kind
+        self.id = entity_id
+        self.shard = kind.address(entity_id).partition("/")[0]
+
+    async def ask(
+        self, request: Request[Answer], *, id: str | None = None, timeout_s: float = 10.0
+    ) -> Answer:
+        """The entity's answer; see `Entity.ask`. An `id` is one of this entity: another's may be the same.
+
+        Raises:
+            ActorStopped: it stopped before it answered.
+            Busy: too much waits for its shard already.
+            DeadlineExceeded: no answer in time; the request may be applied all the same.
+            Unavailable: Temporal can't be reached.
+            GoatherdError: the error that it was refused with.
+            TypeError: its type has no such request.
+        """
+        self._check(request)
+        sent = Sent(request, self._id(id) or self._system.new_id(), timeout_s, self.id)
+        answer: Answer = await self._system.submit(self.shard, sent, start=self._start)
+        return answer
+
+    async def tell(self, message: Any, *, id: str | None = None) -> None:
+        """Sends a message; returned when Temporal has it, and so it will not be lost.
+
+        Raises:
+            Unavailable: Temporal can't be reached.
+            TypeError: its type has no such message.
+        """
+        self._check(message)
+        name = type(message).__name__
+        inputs = [message, protocol.Meta(id=self._id(id) or str(uuid4()), entity=self.id)]
+        try:
+            await self._system.client.get_workflow_handle(self.shard).signal(name, args=inputs)
+        except RPCError as error:
+            translated = translate(error)
+            if not isinstance(translated, ActorGone):
+                raise translated from error
+            await self._start(name, inputs)
+
+    async def view(self) -> protocol.View:
+        """The entity and those below it, as they are in memory; nobody, if it is not there."""
+        handle = self._system.client.get_workflow_handle(self.shard)
+        own = self.kind.address(self.id)
+        try:
+            shard: protocol.View = await handle.query(protocol.VIEW, result_type=protocol.View)
+        except RPCError as error:
+            raise _translated(error, self.shard) from error
+        actors = [
+            one for one in shard.actors if one["address"] == own or one["address"].startswith(f"{own}/")
+        ]
+        return shard.model_copy(update={"actors": actors})
+
+    async def _start(self, signal: str | None = None, inputs: Sequence[Any] = ()) -> None:
+        """Of its shard, with a first signal, if it does not run."""
+        try:
+            await self._system.client.start_workflow(
+                self.kind.actor_type,
+                id=self.shard,
+                task_queue=self._system.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                task_timeout=TASK_TIMEOUT,
+                start_signal=signal,
+                start_signal_args=inputs,
+            )
+        except RPCError as error:
+            raise translate(error) from error
+
+    def _id(self, message_id: str | None) -> str | None:
+        """Of a message, among all that its shard gets."""
+        return None if message_id is None else f"{self.id}/{message_id}"
+
+    def _check(self, message: Any) -> None:
+        if self.kind.messages.get(type(message).__name__) is not type(message):
+            raise TypeError(f"{self.kind.entity_type} has no message {type(message).__name__}.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Resident) and (other.kind, other.id) == (self.kind, self.id)
+
+    def __hash__(self) -> int:
+        return hash((self.shard, self.id))
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.entity_type} {self.id}>"
 
 
 def _translated(error: RPCError, entity_id: str) -> GoatherdError:

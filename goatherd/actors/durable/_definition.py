@@ -159,6 +159,10 @@ def add_system(cls: type[Any]) -> None:
     def terminated(self: Any, watching: Any) -> None:
         self.host.terminated(watching)
 
+    def several(self: Any, signals: Any) -> None:
+        for signal in signals.signals:
+            self.host.signalled(signal)
+
     def stop(self: Any) -> None:
         self.host.stop()
 
@@ -178,6 +182,7 @@ def add_system(cls: type[Any]) -> None:
         (protocol.WATCH, watch, {"watching": protocol.Watching}),
         (protocol.UNWATCH, unwatch, {"watching": protocol.Watching}),
         (protocol.TERMINATED, terminated, {"watching": protocol.Watching}),
+        (protocol.SEVERAL, several, {"signals": protocol.Signals}),
         (protocol.STOP, stop, {}),
     ):
         attribute = f"on_{signal_name.replace('.', '_')}"

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from goatherd.actors._activity import Activity, PutOff
 from goatherd.actors._environment import DeadLetter, Work
 from goatherd.actors._errors import ActorStopped
 from goatherd.actors._message import display
 from goatherd.actors._ref import Ref
-from goatherd.actors._wire import write, write_error
+from goatherd.actors._wire import adapter, write, write_error
 from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._outbox import Outbox
 from goatherd.errors import GoatherdError, from_code
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class WorkflowEnvironment:
         self._alarm: float | None = None
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = 0.0
-        self._sending: dict[asyncio.Task[None], None] = {}
-        self._starting: dict[str, asyncio.Future[Any]] = {}
+        self._outbox = Outbox()
 
     @property
     def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:
@@ -126,36 +126,20 @@ class WorkflowEnvironment:
     def tell_terminated(self, watched: str, watcher: str) -> None:
         self.signal(watcher, protocol.TERMINATED, [protocol.Watching(watched=watched, watcher=watcher)])
 
-    def await_start(self, workflow_id: str, started: asyncio.Future[Any]) -> None:
+    def await_start(self, child_id: str, started: asyncio.Future[Any]) -> None:
         """What is sent to a child that is being started waits for that."""
-        self._starting[workflow_id] = started
-        started.add_done_callback(lambda _: self._starting.pop(workflow_id, None))
+        self._outbox.await_start(child_id, started)
 
     def signal(
         self, address: str, name: str, inputs: list[Any], *, gone: Callable[[], None] | None = None
     ) -> None:
         """Sends a signal to the workflow of an address; `gone` is called if there is none that runs."""
-        sending = asyncio.create_task(self._signal(workflow_id(address), name, inputs, gone))
-        self._sending[sending] = None
-        sending.add_done_callback(self._sending.pop)
+        self._outbox.send(workflow_id(address), name, inputs, gone=gone)
 
     @property
     def is_sending(self) -> bool:
         """Whether Temporal has not yet taken all that was sent: a run must not end before."""
-        return bool(self._sending)
-
-    async def _signal(
-        self, receiver: str, name: str, inputs: list[Any], gone: Callable[[], None] | None
-    ) -> None:
-        try:
-            starting = self._starting.get(receiver)
-            if starting is not None:
-                await asyncio.shield(starting)
-            await workflow.get_external_workflow_handle(receiver).signal(name, args=inputs)
-        except FailureError:
-            # Temporal says so of a workflow that is closed or never was, and of a child that could not start.
-            if gone is not None:
-                gone()
+        return not self._outbox.is_empty
 
 
 class RemoteRef(Ref[Any]):
@@ -179,7 +163,10 @@ class RemoteRef(Ref[Any]):
             envelope = protocol.Envelope(to=self.address, message=write(message), reply_to=asker)
             name, inputs = protocol.DELIVER, [envelope]
         else:
-            name, inputs = type(message).__name__, [message, protocol.Meta(reply_to=asker)]
+            name, inputs = (
+                type(message).__name__,
+                [adapter(type(message)).dump_python(message, mode="json"), protocol.Meta(reply_to=asker)],
+            )
 
         def gone() -> None:
             self._environment.dead_letter(DeadLetter(message, self.address, "stopped"))

@@ -7,6 +7,7 @@ history is long: then all goes on in the next run.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from goatherd.errors import GoatherdError, Invalid
 
 if TYPE_CHECKING:
     from goatherd.actors.durable._definition import DurableActor
+    from goatherd.actors.durable._entities import Entities
 
 MOST_UPDATES = 1_900
 """Temporal refuses more than 2,000 a run; the rest is for those that are on their way."""
@@ -40,13 +42,23 @@ _KINSHIP = "~parent"
 class Host:
     """One a run of a workflow. Built before the first message is handled."""
 
-    def __init__(self, actor: DurableActor[Any], start: Any, written: Any) -> None:
+    def __init__(
+        self,
+        actor: DurableActor[Any],
+        start: Any,
+        written: Any,
+        entities: Callable[[Runtime], Entities] | None = None,
+    ) -> None:
+        """`entities`: of a shard, those that its root has."""
         self._actor = actor
         self._start = actor.start_type.model_validate({} if start is None else start)
         carried = None if written is None else protocol.Carried.model_validate(written)
         self._awake = False
         self._broken: BaseException | None = None
         self._updates = 0
+        # Of those, the ones with something new: who asks again for an answer does not wear out a run, which
+        # would have him ask again.
+        self._taken = 0
         self._most_asks = actor.asks_per_run(self._start)
         # Whether a child itself tells that it has stopped; else this run learns it from Temporal.
         self._children: dict[str, bool] = {}
@@ -57,6 +69,7 @@ class Host:
         self.runtime.on_top_stopped = self._root_stopped
         self._window = Window() if carried is None else Window.read(carried.seen)
         self._asks = Asks(self.runtime, actor.messages, self._window)
+        self._asks.entities = self.runtime.absent = None if entities is None else entities(self.runtime)
         with resolving(self.runtime.resolve):
             if carried is None:
                 self.runtime.spawn(actor.behavior(self._start), "", address=self.runtime.host)
@@ -131,7 +144,11 @@ class Host:
 
     @property
     def is_worn_out(self) -> bool:
-        return self._updates >= self._most_asks or workflow.info().is_continue_as_new_suggested()
+        return (
+            self._taken >= self._most_asks
+            or self._updates >= MOST_UPDATES
+            or workflow.info().is_continue_as_new_suggested()
+        )
 
     def _carried(self) -> protocol.Carried:
         return protocol.Carried(
@@ -175,7 +192,7 @@ class Host:
 
     # -- messages from outside
 
-    def check(self, kind: type[Any], value: Any) -> None:
+    def check(self, kind: type[Any], value: Any, entity: str | None = None) -> None:
         """Raises why a request is not taken. It leaves no event then."""
         update = workflow.current_update_info()
         if update is not None and self._window.get(update.id) is not None:
@@ -183,17 +200,19 @@ class Host:
         try:
             if self._updates >= MOST_UPDATES:
                 raise Moved("The actor is about to go on to its next run. Ask again in a moment.")
-            self._asks.check(self._read(kind, value))
+            self._asks.check(self._read(kind, value), entity)
         except Exception as error:
             raise as_failure(error) from error
 
-    async def asked(self, kind: type[Any], value: Any) -> Any:
+    async def asked(self, kind: type[Any], value: Any, entity: str | None = None) -> Any:
         """An update of one request. Its id is the message's."""
         update = workflow.current_update_info()
         assert update is not None
         self._updates += 1
         self._window.trim()
-        seen = self._asks.take(self._read(kind, value), update.id)
+        if self._window.get(update.id) is None:
+            self._taken += 1
+        seen = self._asks.take(self._read(kind, value), update.id, entity)
         self.drain()
         return await self._asks.answer(seen)
 
@@ -201,6 +220,7 @@ class Host:
         """An update of several messages, of which each has its own outcome."""
         self._updates += 1
         self._window.trim()
+        self._taken += 1
         taken = [self._asks.take_item(item) for item in delivery.items]
         self.drain()
         return protocol.Outcomes(
@@ -217,11 +237,30 @@ class Host:
         try:
             message = self._read(kind, value)
             told = None if meta is None else protocol.Meta.model_validate(meta)
+            self._asks.tell(message, told)
         except (GoatherdError, ValidationError) as error:
             workflow.logger.warning("dropped a signal that does not fit", extra={"reason": str(error)})
             return
-        self._asks.tell(message, told)
         self.drain()
+
+    def signalled(self, signal: protocol.Signal) -> None:
+        """One of several signals that came as one."""
+        inputs = signal.inputs
+        match signal.name:
+            case protocol.DELIVER | protocol.ANSWER:
+                self.delivered(protocol.Envelope.model_validate(inputs[0]))
+            case protocol.WATCH:
+                self.watched(protocol.Watching.model_validate(inputs[0]))
+            case protocol.UNWATCH:
+                self.unwatched(protocol.Watching.model_validate(inputs[0]))
+            case protocol.TERMINATED:
+                self.terminated(protocol.Watching.model_validate(inputs[0]))
+            case protocol.STOP:
+                self.stop()
+            case name if (kind := self._actor.messages.get(name)) is not None:
+                self.told(kind, *inputs)
+            case name:
+                workflow.logger.warning("dropped a signal that is none of ours", extra={"signal": name})
 
     def _read(self, kind: type[Any], value: Any) -> Any:
         """A message from its fields."""
@@ -246,7 +285,9 @@ class Host:
 
     def watched(self, watching: protocol.Watching) -> None:
         """An actor elsewhere watches one of ours."""
-        cell = self.runtime.owner(self.runtime.resolve(watching.watched))
+        cell = self.runtime.owner(self.runtime.resolve(watching.watched)) or self.runtime.enter(
+            watching.watched
+        )
         if cell is None:
             self.environment.tell_terminated(watching.watched, watching.watcher)
         else:

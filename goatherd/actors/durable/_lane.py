@@ -9,7 +9,7 @@ taken, and their answers are collected, all by one update.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -42,11 +42,12 @@ class Busy(TooManyRequests):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request, and how long its asker waits."""
+    """A request, and how long its asker waits. `entity`: whose it is, if the actor is a shard."""
 
     message: Any
     id: str
     timeout_s: float
+    entity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,16 @@ class _Later:
 class Lane:
     """See the module. `waiting`: how many askers have no answer yet."""
 
-    def __init__(self, client: Client, actor_id: str, by: str) -> None:
-        """`by`: who asks; the same for all of a process's lanes."""
+    def __init__(
+        self, client: Client, actor_id: str, by: str, *, start: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`by`: who asks; the same for all of a process's lanes. `start`: of an actor that always exists, what
+        makes it so."""
         self.waiting = 0
         self._client = client
         self._id = actor_id
         self._by = by
+        self._start = start
         self._calls: Coalescer[Sent, Any] = Coalescer(self._send, max_batch=MOST_TOGETHER)
         self._alone: dict[str, asyncio.Task[Any]] = {}
         self._unconfirmed: Sent | None = None
@@ -114,7 +119,14 @@ class Lane:
     async def _send_alone(self, sent: Sent) -> Any:
         kind = type(sent.message)
         asking = asyncio.create_task(
-            self._execute(kind.__name__, sent.message, answer_type(kind), sent.id, sent.timeout_s)
+            self._execute(
+                kind.__name__,
+                sent.message,
+                answer_type(kind),
+                sent.id,
+                sent.timeout_s,
+                more=() if sent.entity is None else (sent.entity,),
+            )
         )
         self._alone[sent.id] = asking
         asking.add_done_callback(lambda done: self._answered_alone(sent, done))
@@ -196,7 +208,9 @@ class Lane:
 
     # -- the wire
 
-    async def _execute(self, name: str, value: Any, answer: Any, ask_id: str, timeout_s: float) -> Any:
+    async def _execute(
+        self, name: str, value: Any, answer: Any, ask_id: str, timeout_s: float, *, more: Sequence[Any] = ()
+    ) -> Any:
         """Asks until it is answered or the time is over: an actor that goes on to its next run, again."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -205,10 +219,12 @@ class Lane:
             left_s = max(deadline - loop.time(), 0.001)
             try:
                 return await execute(
-                    self._client, self._id, name, value, answer, timeout_s=left_s, ask_id=ask_id
+                    self._client, self._id, name, value, answer, timeout_s=left_s, ask_id=ask_id, more=more
                 )
             except GoatherdError as error:
-                if error.code != protocol.MOVED or loop.time() + delay_s >= deadline:
+                if isinstance(error, ActorGone) and self._start is not None and left_s > delay_s:
+                    await self._start()
+                elif error.code != protocol.MOVED or loop.time() + delay_s >= deadline:
                     raise _gone(error, self._id) from error
             await asyncio.sleep(delay_s)
             delay_s = min(max(delay_s * 2, 0.01), 0.5)
@@ -217,7 +233,10 @@ class Lane:
 def _item(sent: Sent) -> protocol.Item:
     kind = type(sent.message)
     return protocol.Item(
-        name=kind.__name__, value=adapter(kind).dump_python(sent.message, mode="json"), id=sent.id
+        name=kind.__name__,
+        value=adapter(kind).dump_python(sent.message, mode="json"),
+        id=sent.id,
+        entity=sent.entity,
     )
 
 

@@ -19,6 +19,8 @@ COLLECT = "actor.collect"
 WATCH = "actor.watch"
 UNWATCH = "actor.unwatch"
 TERMINATED = "actor.terminated"
+SEVERAL = "actor.several"
+"""Signal: several signals of one sender, in their order."""
 STOP = "actor.stop"
 """Signal: its parent stops it."""
 VIEW = "actor.view"
@@ -41,10 +43,7 @@ class Item(Contract):
 
 
 class Delivery(Contract):
-    """`wait`: it is answered when at least one of its items is."""
-
     items: list[Item]
-    wait: bool = False
 
 
 class Outcome(Contract):
@@ -89,6 +88,15 @@ class Envelope(Contract):
     message: Any = None
     reply_to: str | None = None
     error: Any = None
+
+
+class Signal(Contract):
+    name: str
+    inputs: list[Any]
+
+
+class Signals(Contract):
+    signals: list[Signal]
 
 
 class Watching(Contract):

@@ -394,4 +394,3 @@ class Shard(Behavior[Messages]):
 
 def _digest(state: Json) -> str:
     return blake2b(dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()
-

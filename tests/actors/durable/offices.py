@@ -43,7 +43,7 @@ class Whisper:
 
 @message
 class Hold(Request[int]):
-    """A note that waits for `Release`."""
+    """A note that waits for `Release`; answered with how many of its kind are written."""
 
     text: str
 
@@ -180,6 +180,7 @@ class Office(Behavior[Messages]):
     log: list[str]
     is_open: bool = False
     ticks: int = 0
+    released: int = 0
     clerk: Ref[Work] | None = None
     trainee: Ref[Try] | None = None
     fetchers: tuple[Ref[int], ...] = ()
@@ -202,7 +203,8 @@ class Office(Behavior[Messages]):
                 self.log.append(text)
             case Hold(text=text) if self.is_open:
                 self.log.append(text)
-                ctx.reply(message, len(self.log))
+                self.released += 1
+                ctx.reply(message, self.released)
             case Hold():
                 ctx.stash()
             case Release():

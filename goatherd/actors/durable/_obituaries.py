@@ -1,0 +1,101 @@
+"""Tells of durable actors that could not say themselves that they are no more.
+
+An actor that stops or fails says so to those who watch it, and stops its children. One whose workflow is
+terminated, or runs out of its time, says nothing. What it knew can still be asked: a query of the closed workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+)
+from temporalio.service import RPCError
+
+from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._definition import DurableActor
+from goatherd.actors.durable._environment import workflow_id
+from goatherd.telemetry import get_logger
+from goatherd.temporal import is_gone
+
+PERIOD_S = 2.0
+_LOOK_BACK = timedelta(days=1)
+# Visibility may lag behind: what closed in this time before the last look is looked at again.
+_OVERLAP = timedelta(minutes=1)
+_TIMEOUT = timedelta(seconds=5)
+
+log = get_logger(__name__)
+
+
+class Obituaries:
+    """Runs wherever workers run. Several at once are harmless: who is told twice takes it once."""
+
+    def __init__(self, client: Client, kinds: Sequence[type[DurableActor[Any]]]) -> None:
+        """Of actors of these types; a worker has to run that answers queries for them."""
+        self._client = client
+        self._types = ", ".join(f'"{kind.actor_type}"' for kind in kinds)
+        self._since = datetime.now(UTC) - _LOOK_BACK
+        self._told: dict[str, datetime] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except RPCError as error:
+                log.warning("could not look for actors that were terminated", error=str(error))
+            await asyncio.sleep(PERIOD_S)
+
+    async def look(self) -> int:
+        """Once over those that closed since the last time; how many were told of. One whose last words can't
+        be had now is tried again at the next look."""
+        began = datetime.now(UTC)
+        query = (
+            f'WorkflowType IN ({self._types}) AND ExecutionStatus IN ("Terminated", "TimedOut")'
+            f' AND CloseTime >= "{self._since.isoformat()}"'
+        )
+        told, since = 0, began - _OVERLAP
+        async for execution in self._client.list_workflows(query):
+            if execution.run_id in self._told:
+                continue
+            closed = execution.close_time or began
+            try:
+                told += await self._tell_of(execution)
+            except (RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
+                log.warning("can't tell of an actor", actor=execution.id, error=str(error))
+                since = min(since, closed)
+                continue
+            self._told[execution.run_id] = closed
+        self._since = since
+        self._told = {run: closed for run, closed in self._told.items() if closed >= since}
+        return told
+
+    async def _tell_of(self, execution: WorkflowExecution) -> bool:
+        latest = await self._client.get_workflow_handle(execution.id).describe(rpc_timeout=_TIMEOUT)
+        if latest.status == WorkflowExecutionStatus.RUNNING:
+            return False  # It was reset: it lives on in another run.
+        handle = self._client.get_workflow_handle(execution.id, run_id=execution.run_id)
+        view: protocol.View = await handle.query(
+            protocol.VIEW, result_type=protocol.View, rpc_timeout=_TIMEOUT
+        )
+        for watching in view.watchers:
+            await self._signal(workflow_id(watching.watcher), protocol.TERMINATED, [watching])
+        for child in view.children:
+            await self._signal(child, protocol.STOP, [])
+        return True
+
+    async def _signal(self, receiver: str, name: str, inputs: list[Any]) -> None:
+        handle = self._client.get_workflow_handle(receiver)
+        try:
+            await handle.signal(name, args=inputs, rpc_timeout=_TIMEOUT)
+        except RPCError as error:
+            if not is_gone(error):
+                raise

@@ -1,0 +1,40 @@
+"""A worker of sharded accounts as a process of its own: address, queue, the store's URI and database."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+from activities.backends.mongo_actor_state import MongoStateStore
+from activities.backends.mongo_client import connect
+from goatherd.actors.durable import StateActivities
+from tests.actors.durable.accounts import double
+from tests.actors.durable.shared_accounts import SharedAccount
+from workers.sandbox import workflow_runner
+
+
+async def main(address: str, task_queue: str, uri: str, database: str) -> None:
+    client = await Client.connect(address, data_converter=pydantic_data_converter)
+    store = MongoStateStore(connect(uri, database))
+    await store.prepare()
+    states = StateActivities(store)
+    worker = Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[SharedAccount],
+        activities=[double, states.load, states.save],
+        workflow_runner=workflow_runner(sandboxed=False),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+    )
+    async with worker:
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
