@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-SOURCES := goatherd workflows activities api workers tests bench
+SOURCES := goatherd workflows activities api workers tests bench examples
 
 .DEFAULT_GOAL := help
 .PHONY: help install up test lint format types imports bench constraints clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from goatherd.actors import Behavior, Context, Ref, Request, behavior, message
-from goatherd.actors.durable import DurableActor, actor
+from goatherd.actors.durable import DurableActor, ShardedEntity, actor, sharded
 from goatherd.contracts.model import Contract
 
 QUEUE = "bench-actors"
@@ -63,4 +63,10 @@ class Counting(Behavior[Add | Chatter]):
 @actor("BenchCounter", Add, Chatter)
 class Counter(DurableActor[Begin]):
     def behavior(self, start: Begin) -> Behavior[Add | Chatter]:
+        return Counting()
+
+
+@sharded("BenchShared", Add, shards=1)
+class SharedCounter(ShardedEntity):
+    def behavior(self, entity_id: str) -> Behavior[Add | Chatter]:
         return Counting()

@@ -17,7 +17,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
-from bench.actors.counter import QUEUE, Add, Begin, Chatter, Counter
+from bench.actors.counter import QUEUE, Add, Begin, Chatter, Counter, SharedCounter
 from bench.chat.raw import QUEUE as RAW_QUEUE
 from bench.chat.raw import Bare
 from bench.measure import Load, load, median, ratio
@@ -43,6 +43,7 @@ async def main() -> None:
             system = ActorSystem(client, task_queue=QUEUE)
             await _hot(client, system)
             await _spread(client, system)
+            await _sharded(client, system)
             await _new(client, system)
             await _history(client, system)
             await _replay(client, system)
@@ -92,6 +93,23 @@ async def _spread(client: Client, system: ActorSystem) -> None:
             our_loads.append(our)
             print(f"  raw {raw}\n  ours{our}")
     ratio("spread asks against raw", median(our_loads), median(raw_loads), 0.9)
+
+
+async def _sharded(client: Client, system: ActorSystem) -> None:
+    print(f"64 entities in {SharedCounter.shards} shards, 32 askers")
+    bare = [
+        await client.start_workflow(Bare.run, id=f"bare-{uuid4()}", task_queue=RAW_QUEUE) for _ in range(64)
+    ]
+    ours = [system.entity(SharedCounter, f"shared-{uuid4()}") for _ in range(64)]
+    raw_loads, our_loads = [], []
+    for number in range(ROUNDS + 1):
+        raw = await load(lambda n: bare[n % 64].execute_update(Bare.post, "x"), clients=32, total=1_500)
+        our = await load(lambda n: ours[n % 64].ask(Add(1)), clients=32, total=10_000)
+        if number:
+            raw_loads.append(raw)
+            our_loads.append(our)
+            print(f"  raw {raw}\n  ours{our}")
+    ratio("sharded asks against raw", median(our_loads), median(raw_loads), 5)
 
 
 async def _new(client: Client, system: ActorSystem) -> None:

@@ -10,24 +10,30 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from bench.actors.counter import QUEUE, Counter
+from bench.actors.counter import QUEUE, Counter, SharedCounter
 from bench.chat.raw import QUEUE as RAW_QUEUE
 from bench.chat.raw import Bare
 from goatherd import heap
+from goatherd.actors.durable import MemoryStateStore, StateActivities
 
 
 async def serve(address: str) -> None:
     client = await Client.connect(address, data_converter=pydantic_data_converter)
+    states = StateActivities(MemoryStateStore())
     both = [
         Worker(
             client,
             task_queue=queue,
-            workflows=[workflow],
+            workflows=workflows,
+            activities=activities,
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_cached_workflows=2_000,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         )
-        for queue, workflow in ((RAW_QUEUE, Bare), (QUEUE, Counter))
+        for queue, workflows, activities in (
+            (RAW_QUEUE, [Bare], []),
+            (QUEUE, [Counter, SharedCounter], [states.load, states.save]),
+        )
     ]
     heap.settle()
     await asyncio.gather(*(worker.run() for worker in both))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
-Answer_co = TypeVar("Answer_co", covariant=True)
+# Invariant: else a wrong answer would only make the checker think of a wider type.
+Answer = TypeVar("Answer")
 
 
-class Request(Generic[Answer_co]):
-    """Base of messages that want an answer of type `Answer_co`; asking and replying are typed by it.
+class Request(Generic[Answer]):
+    """Base of messages that want an answer of type `Answer`; asking and replying are typed by it.
 
     The address of the asker is not a field: it travels beside the message, so that a message is what a
     person would write by hand. `Context.reply_to` gives it, to answer later or from another actor.
@@ -18,7 +19,7 @@ class Request(Generic[Answer_co]):
 
 
 def answer_type(request: type[Any]) -> Any:
-    """The `Answer_co` of a subclass of `Request`, for reading an answer that comes over the wire.
+    """The `Answer` of a subclass of `Request`, for reading an answer that comes over the wire.
 
     Raises:
         TypeError: the class is no request, or does not say of what.
