@@ -49,6 +49,10 @@ from workflows.chat_turns import Turns
 class ChatSession(DurableActor[StartSession]):
     """See `workflows/chat_session.py` for what it does; this is how Temporal sees it."""
 
+    idempotent = True
+    # Each answer carries what the store may lack.
+    most_together = 10
+
     def behavior(self, start: StartSession) -> Behavior[Any]:
         return ChatSessionBehavior(
             start=start,

@@ -73,6 +73,7 @@ class MongoStateStore:
                     # One is there, and not older; or it came between the look and the insert.
                     there = await self._states.find_one(identity, {"version": 1})
                 if there is not None and there["version"] > version:
+                    newer = there["version"]
                     raise Fenced(
-                        f"Version {version} of {kind} {entity!r} is older than {there['version']}, which is there."
+                        f"Version {version} of {kind} {entity!r} is older than {newer}, which is there."
                     )

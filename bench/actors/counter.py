@@ -66,7 +66,7 @@ class Counter(DurableActor[Begin]):
         return Counting()
 
 
-@sharded("BenchShared", Add, shards=1)
+@sharded("BenchShared", Add, shards=2)
 class SharedCounter(ShardedEntity):
     def behavior(self, entity_id: str) -> Behavior[Add | Chatter]:
         return Counting()

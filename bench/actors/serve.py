@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -20,6 +22,7 @@ from goatherd.actors.durable import MemoryStateStore, StateActivities
 async def serve(address: str) -> None:
     client = await Client.connect(address, data_converter=pydantic_data_converter)
     states = StateActivities(MemoryStateStore())
+    keep: Sequence[Callable[..., Any]] = (states.load, states.save)
     both = [
         Worker(
             client,
@@ -31,8 +34,8 @@ async def serve(address: str) -> None:
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         )
         for queue, workflows, activities in (
-            (RAW_QUEUE, [Bare], []),
-            (QUEUE, [Counter, SharedCounter], [states.load, states.save]),
+            (RAW_QUEUE, [Bare], ()),
+            (QUEUE, [Counter, SharedCounter], keep),
         )
     ]
     heap.settle()

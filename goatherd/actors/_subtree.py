@@ -1,4 +1,4 @@
-"""One actor with all below it: written, taken out of memory, and put back. For entities that are passivated."""
+"""One actor with all below it: written, taken out of memory, and put back. For passivated entities."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mypy import api
 
-PROGRAM = '''
+PROGRAM = """
 from goatherd.actors import Behavior, Context, LocalSystem, Ref, Request, message
 
 @message
@@ -29,7 +29,7 @@ class Account(Behavior[Takes]):
         match message:
             case Deposit():
                 ctx.reply(message, message.amount)
-                ctx.reply(message, "three")  # error: arg-type
+                ctx.reply(message, "three")  # error: misc
             case Name():
                 ctx.self.tell(Deposit(1))
                 ctx.self.tell(Other())  # error: arg-type
@@ -44,7 +44,7 @@ async def main(system: LocalSystem) -> None:
     total: int = await system.ask(account, Deposit(1))
     name: int = await system.ask(account, Name())  # error: assignment, arg-type
     Deposit("three")  # error: arg-type
-'''
+"""
 
 
 def test_what_does_not_fit_is_an_error_and_the_rest_is_not(tmp_path: Path) -> None:

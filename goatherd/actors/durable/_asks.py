@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 from temporalio.exceptions import ApplicationError
 
 from goatherd.actors._errors import ActorError, ActorStopped, Unhandled
@@ -35,11 +37,19 @@ class Moved(ActorError):
     retryable = True
 
 
+MOST_BYTES = 1_000_000
+"""Of the answers of one delivery, besides the last. Temporal takes 2 MB, and more would stop the actor."""
+
+
 class Asks:
     """Takes messages for the root actor, and keeps who waits for which answer."""
 
-    def __init__(self, runtime: Runtime, messages: dict[str, type[Any]], window: Window) -> None:
-        """Before the tree is read: what it keeps may be the address of an open ask."""
+    def __init__(
+        self, runtime: Runtime, messages: dict[str, type[Any]], window: Window, *, idempotent: bool
+    ) -> None:
+        """Before the tree is read: what it keeps may be the address of an open ask. `idempotent`: see
+        `DurableActor`."""
+        self._idempotent = idempotent
         self.root: Cell
         self.entities: Entities | None = None
         self._runtime = runtime
@@ -79,7 +89,7 @@ class Asks:
     def take(self, message: Any, message_id: str, entity: str | None = None) -> Seen:
         """Sends a request on, unless it was taken before."""
         seen = self._window.get(message_id)
-        if seen is None:
+        if seen is None or (self._idempotent and not seen.kept):
             to = self._to(entity)
             seen = self._window.add(message_id)
             to.send(message, self._promise(seen, None))
@@ -133,7 +143,7 @@ class Asks:
                 self.tell(message, protocol.Meta(id=item.id, entity=item.entity))
                 return protocol.Outcome()
             seen = self._window.get(item.id)
-            if seen is not None:
+            if seen is not None and (seen.kept or not self._idempotent):
                 return seen
             self.check(message, item.entity)
             if not isinstance(message, Request) or item.id is None:
@@ -145,6 +155,20 @@ class Asks:
             )
         except GoatherdError as error:
             return _refused(error)
+
+    def outcomes(
+        self, items: Sequence[protocol.Item], taken: Sequence[Seen | protocol.Outcome]
+    ) -> list[protocol.Outcome]:
+        """What became of each. Answers that are too large together come later, as those of slow requests."""
+        outcomes, room = [], MOST_BYTES
+        for item, one in zip(items, taken, strict=True):
+            if room <= 0 and isinstance(one, Seen):
+                one.awaited = True
+                outcomes.append(protocol.Outcome(slow=True))
+                continue
+            outcomes.append(self.outcome(item, one))
+            room -= len(to_json(outcomes[-1].value))
+        return outcomes
 
     def outcome(
         self, item: protocol.Item | protocol.Ticket, taken: Seen | protocol.Outcome
@@ -170,7 +194,11 @@ class Asks:
             for ticket in collection.tickets:
                 self._collected[ticket.id] = waiting
             await waiting
-        return [self._collected_outcome(ticket) for ticket in collection.tickets]
+        outcomes, room = [], MOST_BYTES
+        for ticket in collection.tickets:
+            outcomes.append(self._collected_outcome(ticket) if room > 0 else protocol.Outcome(slow=True))
+            room -= len(to_json(outcomes[-1].value))
+        return outcomes
 
     def _collected_outcome(self, ticket: protocol.Ticket) -> protocol.Outcome:
         seen = self._window.get(ticket.id)

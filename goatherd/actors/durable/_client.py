@@ -79,12 +79,19 @@ class ActorSystem:
         return f"{self._name}-{next(self._numbers)}"
 
     async def submit(
-        self, entity_id: str, sent: Sent, *, start: Callable[[], Awaitable[None]] | None = None
+        self,
+        entity_id: str,
+        sent: Sent,
+        *,
+        together: int,
+        start: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """Asks an actor together with what else is asked of it. `start`: see `Lane`."""
+        """Asks an actor together with what else is asked of it, `together` at once. `start`: see `Lane`."""
         lane = self._lanes.get(entity_id)
         if lane is None:
-            lane = self._lanes[entity_id] = Lane(self.client, entity_id, self._name, start=start)
+            lane = self._lanes[entity_id] = Lane(
+                self.client, entity_id, self._name, together=together, start=start
+            )
         try:
             return await lane.submit(sent)
         finally:
@@ -149,7 +156,7 @@ class Entity(Generic[Start]):
         if start is not None:
             answer = await self._ask_or_start(sent, start)
         else:
-            answer = await self._system.submit(self.id, sent)
+            answer = await self._system.submit(self.id, sent, together=self.kind.most_together)
         return answer  # type: ignore[no-any-return]
 
     async def tell(self, message: Any, *, id: str | None = None) -> None:
@@ -203,7 +210,7 @@ class Entity(Generic[Start]):
             raise ActorStopped(f"{self.id!r} has stopped.") from error
         except (WorkflowUpdateFailedError, RPCError):
             # It is there now, or something is in the way: the usual path tells, and counts it once.
-            return await self._system.submit(self.id, sent)
+            return await self._system.submit(self.id, sent, together=self.kind.most_together)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entity) and other.id == self.id
@@ -242,7 +249,9 @@ class Resident:
         """
         self._check(request)
         sent = Sent(request, self._id(id) or self._system.new_id(), timeout_s, self.id)
-        answer: Answer = await self._system.submit(self.shard, sent, start=self._start)
+        answer: Answer = await self._system.submit(
+            self.shard, sent, together=self.kind.most_together, start=self._start
+        )
         return answer
 
     async def tell(self, message: Any, *, id: str | None = None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from temporalio import workflow
+from temporalio.common import RawValue
 
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._message import Request, answer_type
@@ -34,6 +35,12 @@ class DurableActor(Generic[Start]):
 
     actor_type: ClassVar[str]
     messages: ClassVar[dict[str, type[Any]]]
+    idempotent: ClassVar[bool] = False
+    """Its behavior knows repeated requests by itself: one whose answer is not kept any more is given to it
+    again. Else its asker is told that it was applied already."""
+    most_together: ClassVar[int] = 500
+    """Requests of one update, which the actor has to handle within Temporal's two seconds. Fewer, if their
+    answers are large."""
     start_type: ClassVar[type[Contract]]
     host: Host
     _details: str | None = None
@@ -188,6 +195,12 @@ def add_system(cls: type[Any]) -> None:
         attribute = f"on_{signal_name.replace('.', '_')}"
         own(cls, function, attribute, **inputs, **none)
         setattr(cls, attribute, workflow.signal(name=signal_name)(function))
+
+    def stray(self: Any, name: str, inputs: Any) -> None:
+        self.host.stray(name, inputs)
+
+    own(cls, stray, "on_stray", name=str, inputs=Sequence[RawValue], **none)
+    cls.on_stray = workflow.signal(dynamic=True)(stray)
     own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
     cls.deliver = workflow.update(name=protocol.DELIVER)(deliver)
     own(cls, collect, "collect", collection=protocol.Collection, **{"return": protocol.Outcomes})

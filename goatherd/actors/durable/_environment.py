@@ -134,7 +134,7 @@ class WorkflowEnvironment:
         self, address: str, name: str, inputs: list[Any], *, gone: Callable[[], None] | None = None
     ) -> None:
         """Sends a signal to the workflow of an address; `gone` is called if there is none that runs."""
-        self._outbox.send(workflow_id(address), name, inputs, gone=gone)
+        self._outbox.send(workflow_id(address), name, inputs, gone=gone, shard=shard_type(address))
 
     @property
     def is_sending(self) -> bool:
@@ -183,6 +183,14 @@ class RemoteRef(Ref[Any]):
 def workflow_id(address: str) -> str:
     """Of the workflow that an actor, or one of its adapters, lives in."""
     return address.partition("/")[0].partition("~")[0]
+
+
+def shard_type(address: str) -> str | None:
+    """The workflow type of the shard that a sharded entity lives in; None: it is another's address."""
+    shard, _, entity = address.partition("/")
+    kind, sign, number = shard.rpartition("-shard-")
+    is_entity = bool(sign and number.isdigit() and entity) and not any(one in entity for one in "/#~")
+    return f"{kind}Shard" if is_entity else None
 
 
 def _start(call: Activity[Any]) -> asyncio.Future[Any]:

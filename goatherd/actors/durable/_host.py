@@ -7,17 +7,19 @@ history is long: then all goes on in the next run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from temporalio import workflow
+from temporalio.common import RawValue
 
 from goatherd.actors import _snapshot
 from goatherd.actors._activity import PutOff
 from goatherd.actors._behavior import Behavior, name_of
 from goatherd.actors._cell import Cell
+from goatherd.actors._errors import Unhandled
 from goatherd.actors._mail import Notice
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
@@ -68,7 +70,7 @@ class Host:
         self.runtime = Runtime(workflow.info().workflow_id, self.environment)
         self.runtime.on_top_stopped = self._root_stopped
         self._window = Window() if carried is None else Window.read(carried.seen)
-        self._asks = Asks(self.runtime, actor.messages, self._window)
+        self._asks = Asks(self.runtime, actor.messages, self._window, idempotent=actor.idempotent)
         self._asks.entities = self.runtime.absent = None if entities is None else entities(self.runtime)
         with resolving(self.runtime.resolve):
             if carried is None:
@@ -82,7 +84,8 @@ class Host:
 
     async def live(self) -> Any:
         """Until the root actor has stopped, or the run is worn out and continues as new."""
-        self.drain()
+        # What came due while the last run ended: another timer might not ring before this run is over, too.
+        self.ring()
         cancelled = False
         while True:
             try:
@@ -169,14 +172,17 @@ class Host:
         """Has all actors handle what they have."""
         self._awake = False
         try:
-            with resolving(self.runtime.resolve):
-                self.runtime.drain()
+            self._turns()
             self.environment.set_timer()
             self._actor.show(self._root.behavior)
         except Exception as error:
             # A bug of the runtime itself. A callback's error is only logged: `live` has to raise it.
             self._broken = error
             return
+
+    def _turns(self) -> None:
+        with resolving(self.runtime.resolve):
+            self.runtime.drain()
 
     def ring(self) -> None:
         self.runtime.ring()
@@ -221,11 +227,13 @@ class Host:
         self._updates += 1
         self._window.trim()
         self._taken += 1
-        taken = [self._asks.take_item(item) for item in delivery.items]
+        taken = []
+        for item in delivery.items:
+            # One after the other: whether the next one is taken may depend on what this one does.
+            taken.append(self._asks.take_item(item))
+            self._turns()
         self.drain()
-        return protocol.Outcomes(
-            items=[self._asks.outcome(item, one) for item, one in zip(delivery.items, taken, strict=True)]
-        )
+        return protocol.Outcomes(items=self._asks.outcomes(delivery.items, taken))
 
     async def collect(self, collection: protocol.Collection) -> protocol.Outcomes:
         """An update of somebody who was told that answers come later."""
@@ -260,7 +268,22 @@ class Host:
             case name if (kind := self._actor.messages.get(name)) is not None:
                 self.told(kind, *inputs)
             case name:
-                workflow.logger.warning("dropped a signal that is none of ours", extra={"signal": name})
+                self._drop(name, inputs[1] if len(inputs) > 1 else None)
+
+    def stray(self, name: str, inputs: Sequence[RawValue]) -> None:
+        """A signal of a name that the actor's type does not have."""
+        values = [workflow.payload_converter().from_payload(one.payload) for one in inputs]
+        self._drop(name, values[1] if len(values) > 1 else None)
+
+    def _drop(self, name: str, meta: Any) -> None:
+        workflow.logger.warning("dropped a signal that is none of ours", extra={"signal": name})
+        try:
+            asker = protocol.Meta.model_validate(meta or {}).reply_to
+        except ValidationError:
+            return
+        if asker is not None:
+            error = Unhandled(f"{self.runtime.host} has no message {name!r}.")
+            self.runtime.resolve(asker).fail(error)
 
     def _read(self, kind: type[Any], value: Any) -> Any:
         """A message from its fields."""

@@ -24,14 +24,15 @@ from goatherd.coalesce import Coalescer
 from goatherd.errors import DeadlineExceeded, GoatherdError, TooManyRequests, from_code
 from goatherd.temporal import ActorGone, execute
 
-MOST_TOGETHER = 500
-"""Messages of one delivery: the actor has to handle them within Temporal's two seconds."""
 MOST_WAITING = 10_000
 """Messages that may wait for one actor in this process; more of them are refused at once."""
 MOST_ALONE = 4
 """Requests that wait for their answers as updates of their own. Temporal takes ten in flight."""
 PATIENCE_S = 0.1
 """A request that went alone holds up the next call for so long at most."""
+
+_A_TURN_S = 1e-6
+"""Long enough for the event loop to have its turn."""
 
 
 class Busy(TooManyRequests):
@@ -54,23 +55,38 @@ class Sent:
 class _Later:
     """The actor has taken the request, or will; the answer comes here."""
 
-    answer: Awaitable[Any]
+    future: asyncio.Future[Any]
+
+    async def answer(self) -> Any:
+        # A call that is under way goes on when its asker does not: it ends by itself, when its time is over.
+        return await (asyncio.shield(self.future) if isinstance(self.future, asyncio.Task) else self.future)
 
 
 class Lane:
     """See the module. `waiting`: how many askers have no answer yet."""
 
     def __init__(
-        self, client: Client, actor_id: str, by: str, *, start: Callable[[], Awaitable[None]] | None = None
+        self,
+        client: Client,
+        actor_id: str,
+        by: str,
+        *,
+        together: int,
+        start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`by`: who asks; the same for all of a process's lanes. `start`: of an actor that always exists, what
-        makes it so."""
+        """`together`: requests of one call. `by`: who asks; the same for all of this process. `start`: of
+        an actor that always exists, what makes it so."""
         self.waiting = 0
         self._client = client
         self._id = actor_id
         self._by = by
         self._start = start
-        self._calls: Coalescer[Sent, Any] = Coalescer(self._send, max_batch=MOST_TOGETHER)
+        self._calls: Coalescer[Sent, Any] = Coalescer(
+            self._send,
+            max_batch=together,
+            # Those who were just answered may ask again at once: then they go along with who waits already.
+            linger=lambda: _A_TURN_S if self.waiting > 1 else 0.0,
+        )
         self._alone: dict[str, asyncio.Task[Any]] = {}
         self._unconfirmed: Sent | None = None
         self._tickets: dict[str, tuple[Sent, asyncio.Future[Any]]] = {}
@@ -84,7 +100,7 @@ class Lane:
         try:
             async with asyncio.timeout(sent.timeout_s):
                 answer = await self._calls.submit(sent)
-                return await answer.answer if isinstance(answer, _Later) else answer
+                return await answer.answer() if isinstance(answer, _Later) else answer
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{self._id!r} gave no answer within {sent.timeout_s:g} s. The request may be applied all the"

@@ -1,7 +1,8 @@
 """Tells of durable actors that could not say themselves that they are no more.
 
 An actor that stops or fails says so to those who watch it, and stops its children. One whose workflow is
-terminated, or runs out of its time, says nothing. What it knew can still be asked: a query of the closed workflow.
+terminated, or runs out of its time, says nothing. What it knew can still be asked: by a query of the closed
+workflow.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ log = get_logger(__name__)
 class Obituaries:
     """Runs wherever workers run. Several at once are harmless: who is told twice takes it once."""
 
-    def __init__(self, client: Client, kinds: Sequence[type[DurableActor[Any]]]) -> None:
-        """Of actors of these types; a worker has to run that answers queries for them."""
+    def __init__(self, client: Client, kinds: Sequence[type[DurableActor[Any]]], *, task_queue: str) -> None:
+        """Of actors of these types on this queue: its workers have to answer queries for them."""
         self._client = client
+        self._task_queue = task_queue
         self._types = ", ".join(f'"{kind.actor_type}"' for kind in kinds)
         self._since = datetime.now(UTC) - _LOOK_BACK
         self._told: dict[str, datetime] = {}
@@ -59,7 +61,8 @@ class Obituaries:
         be had now is tried again at the next look."""
         began = datetime.now(UTC)
         query = (
-            f'WorkflowType IN ({self._types}) AND ExecutionStatus IN ("Terminated", "TimedOut")'
+            f'WorkflowType IN ({self._types}) AND TaskQueue = "{self._task_queue}"'
+            ' AND ExecutionStatus IN ("Terminated", "TimedOut")'
             f' AND CloseTime >= "{self._since.isoformat()}"'
         )
         told, since = 0, began - _OVERLAP

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 from goatherd.actors.durable import _protocol as protocol
 
@@ -25,6 +26,7 @@ MOST_TOGETHER = 100
 class _Post:
     signal: protocol.Signal
     gone: Callable[[], None] | None
+    shard: str | None
 
 
 class Outbox:
@@ -41,10 +43,17 @@ class Outbox:
         return not self._posts
 
     def send(
-        self, receiver: str, name: str, inputs: list[Any], *, gone: Callable[[], None] | None = None
+        self,
+        receiver: str,
+        name: str,
+        inputs: list[Any],
+        *,
+        gone: Callable[[], None] | None = None,
+        shard: str | None = None,
     ) -> None:
-        """Sends a signal with inputs that are JSON; `gone` is called if no such workflow runs."""
-        post = _Post(protocol.Signal(name=name, inputs=inputs), gone)
+        """Sends a signal with inputs that are JSON; `gone` is called if no such workflow runs. `shard`: it is
+        one, of this workflow type, and is started then."""
+        post = _Post(protocol.Signal(name=name, inputs=inputs), gone, shard)
         posts = self._posts.get(receiver)
         if posts is not None:
             posts.append(post)
@@ -65,11 +74,31 @@ class Outbox:
                 await workflow.wait((starting,))
             posts = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER))]
             failed = starting is not None and (starting.cancelled() or starting.exception() is not None)
-            if failed or not await _signal(receiver, [post.signal for post in posts]):
+            signals = [post.signal for post in posts]
+            shard = next((post.shard for post in posts if post.shard is not None), None)
+            if not failed and await _signal(receiver, signals):
+                continue
+            if shard is None or not (await _start(receiver, shard) and await _signal(receiver, signals)):
                 for post in posts:
                     if post.gone is not None:
                         post.gone()
         del self._posts[receiver], self._sending[receiver]
+
+
+async def _start(shard: str, kind: str) -> bool:
+    """Starts a shard, which outlives this workflow. Whether it runs now."""
+    try:
+        await workflow.start_child_workflow(
+            kind,
+            id=shard,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )
+    except WorkflowAlreadyStartedError:
+        return True  # Somebody else was first.
+    except FailureError:
+        return False
+    return True
 
 
 async def _signal(receiver: str, signals: list[protocol.Signal]) -> bool:

@@ -38,6 +38,8 @@ class ShardedEntity:
 
     entity_type: ClassVar[str]
     actor_type: ClassVar[str]
+    most_together: ClassVar[int] = 500
+    idempotent: ClassVar[bool] = False
     messages: ClassVar[dict[str, type[Any]]]
     shards: ClassVar[int]
     passivate_after_s: ClassVar[float | None]
@@ -76,6 +78,7 @@ class _Root(DurableActor[_NoStart]):
     def __init__(self, entity: ShardedEntity) -> None:
         self._entity = entity
         self.messages = entity.messages  # type: ignore[misc]
+        self.idempotent = entity.idempotent  # type: ignore[misc]
 
     def behavior(self, start: _NoStart) -> Behavior[Any]:
         return Shard(self._entity.entity_type, self._entity.passivate_after_s)

@@ -9,10 +9,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
+
 from goatherd.actors._wire import Json, read, read_error, write, write_error
 from goatherd.errors import GoatherdError
 
 IDS = 1_000
+ROOM = 256_000
+"""Bytes of answers that go along to the next run."""
 ANSWERS = 50
 """So many of the newest answers are kept too: whoever asks again wants one of these."""
 
@@ -81,7 +85,16 @@ class Window:
             del self._seen[oldest.id]
 
     def written(self) -> Json:
-        return [_written(seen) for seen in self._seen.values()]
+        """Answers as far as there is room, the newest first: all has to fit one payload."""
+        room = ROOM
+        written = []
+        for seen in reversed(self._seen.values()):
+            one = _written(seen)
+            if (size := len(to_json(one.get("value")))) > room:
+                one = {"id": seen.id}
+            room -= size if "value" in one else 0
+            written.append(one)
+        return written[::-1]
 
     @classmethod
     def read(cls, written: Json) -> Window:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from goatherd.actors import Behavior
+from goatherd.actors import Behavior, Context, Ref, Request, behavior, message
+from goatherd.actors._wire import Json
 from goatherd.actors.durable import MemoryStateStore, ShardedEntity, Stored, sharded
-from goatherd.actors.durable._state_store import Json
 from goatherd.errors import GoatherdError
 from tests.actors.durable.accounts import (
     AskHelper,
@@ -15,6 +15,7 @@ from tests.actors.durable.accounts import (
     Convert,
     Credit,
     Deposit,
+    Helper,
     Later,
     Messages,
     OpenedAccount,
@@ -40,6 +41,75 @@ class SharedAccount(ShardedEntity):
 
     def asks_per_run(self) -> int:
         return 40
+
+
+@message
+class Lend(Request[Ref[Deposit]]):
+    """Answered with the address of an actor below."""
+
+
+@message
+class Borrow(Request[None]):
+    """Keeps the address of what another lends, and stays in memory from then on."""
+
+    lender: str
+
+
+@message
+class Use(Request[int]):
+    """Answered by what was borrowed."""
+
+    amount: int
+
+
+@message
+class _Lent:
+    helper: Ref[Deposit]
+
+
+@message
+class _NotLent:
+    pass
+
+
+def not_lent(error: Exception) -> _NotLent:
+    return _NotLent()
+
+
+@behavior("tests.lender")
+class Lending(Behavior[Lend | Borrow | Use | _Lent | _NotLent]):
+    helper: Ref[Deposit] | None = None
+    borrowed: Ref[Deposit] | None = None
+    asker: Ref[None] | None = None
+
+    def on_start(self, ctx: Context[Lend | Borrow | Use | _Lent | _NotLent]) -> None:
+        self.helper = ctx.spawn(Helper(), "helper")
+
+    def receive(
+        self, ctx: Context[Lend | Borrow | Use | _Lent | _NotLent], message: object
+    ) -> Behavior[Lend | Borrow | Use | _Lent | _NotLent] | None:
+        match message:
+            case Lend():
+                assert self.helper is not None
+                ctx.reply(message, self.helper)
+            case Borrow(lender=lender):
+                self.asker = ctx.reply_to(message)
+                ctx.timers.once("stay", _NotLent(), "1h")
+                ctx.ask(ctx.ref(lender), Lend(), _Lent, not_lent, timeout="5s")
+            case _Lent(helper=helper):
+                self.borrowed = helper
+                assert self.asker is not None
+                self.asker.tell(None)
+            case Use(amount=amount):
+                assert self.borrowed is not None
+                ctx.forward(self.borrowed, Deposit(amount))
+        return None
+
+
+@sharded("TestLender", Lend, Borrow, Use, shards=1, passivate_after=PASSIVATE_AFTER_S)
+class Lender(ShardedEntity):
+    def behavior(self, entity_id: str) -> Behavior[Lend | Borrow | Use | _Lent | _NotLent]:
+        return Lending()
 
 
 class Shelf(MemoryStateStore):

@@ -75,7 +75,7 @@ async def test_the_next_run_has_all_that_the_last_one_had(bank: Bank, asks_per_r
     assert await office.ask(Note("first")) == 1
     # Timers: one that rings, one that is cancelled in a later run, one that rings again and again.
     await office.ask(Remind("soon", 0.3))
-    await office.ask(Remind("never", 1.0))
+    await office.ask(Remind("never", 60.0))
     await office.ask(Repeat(0.2))
     # Restart counters: two restarts, and the third failure is one too many.
     assert await office.ask(Work()) == 1
@@ -144,7 +144,7 @@ async def test_an_activity_begun_while_moving_runs_in_the_next_run(bank: Bank) -
     assert not put_off.done()
     assert await runs(bank, office.id) == 1
     release(first)
-    assert await asyncio.gather(before, put_off) == [1, 1]
+    assert (await before, await put_off) == (1, 1)
     assert (await office.ask(Log())).count("fetched") == 2
     assert await runs(bank, office.id) > 1
 
@@ -182,20 +182,20 @@ async def test_nothing_told_is_lost_or_doubled_while_runs_end(bank: Bank) -> Non
     office = await open_office(bank, 1)
 
     async def tell(teller: int) -> None:
-        for number in range(40):
+        for number in range(20):
             await office.tell(Whisper(f"told {teller} {number}"))
 
     async def ask() -> None:
-        for number in range(40):
+        for number in range(20):
             await office.ask(Note(f"asked {number}"))
 
     await asyncio.gather(ask(), *(tell(teller) for teller in range(4)))
     log = await office.ask(Log())
-    assert [line for line in log if line.startswith("asked")] == [f"asked {n}" for n in range(40)]
+    assert [line for line in log if line.startswith("asked")] == [f"asked {n}" for n in range(20)]
     for teller in range(4):
         own = [line for line in log if line.startswith(f"told {teller} ")]
-        assert own == [f"told {teller} {number}" for number in range(40)]
-    assert await runs(bank, office.id) > 20
+        assert own == [f"told {teller} {number}" for number in range(20)]
+    assert await runs(bank, office.id) > 10
 
 
 async def test_an_id_counts_once_across_many_runs(bank: Bank) -> None:

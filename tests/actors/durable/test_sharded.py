@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from goatherd.actors import ActorFailed, ActorStopped
+from goatherd.actors import ActorFailed
 from goatherd.actors.durable import ActorSystem, Entity, Resident, StateActivities
 from goatherd.errors import Conflict, DeadlineExceeded, Invalid, Unavailable
 from tests.actors.durable.accounts import (
@@ -37,7 +37,7 @@ from tests.actors.durable.accounts import (
     Withdraw,
     double,
 )
-from tests.actors.durable.shared_accounts import SharedAccount, Shelf
+from tests.actors.durable.shared_accounts import Borrow, Lender, SharedAccount, Shelf, Use
 from tests.servers import embedded_store
 from tests.temporal import cli, eventually
 
@@ -69,8 +69,9 @@ class Shards:
 
 
 async def end_shard(client: Client) -> None:
-    with suppress(RPCError):
-        await client.get_workflow_handle(SHARD).terminate()
+    for shard in (SHARD, Lender.shard_of("any")):
+        with suppress(RPCError):
+            await client.get_workflow_handle(shard).terminate()
 
 
 def worker(client: Client, task_queue: str, shelf: Shelf) -> Worker:
@@ -78,7 +79,7 @@ def worker(client: Client, task_queue: str, shelf: Shelf) -> Worker:
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[SharedAccount, Account],
+        workflows=[SharedAccount, Lender, Account],
         activities=[double, states.load, states.save],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
@@ -233,7 +234,7 @@ async def test_an_entity_that_fails_stops_alone(shards: Shards) -> None:
         one.ask(Break()), two.ask(Deposit(1)), two.ask(Total()), return_exceptions=True
     )
     assert isinstance(outcomes[0], ActorFailed)
-    assert outcomes[1:] == [2, 2]
+    assert list(outcomes[1:]) == [2, 2]
     assert await one.ask(Total()) == 0  # anew
 
 
@@ -338,6 +339,15 @@ async def test_watching_one_that_is_away_gets_it_back(shards: Shards) -> None:
         return await one.ask(WhoStopped()) == [SharedAccount.address(two.id)]
 
     await eventually(told)
+
+
+async def test_the_address_of_an_actor_below_stays_good(shards: Shards) -> None:
+    one, two = (shards.system.entity(Lender, name) for name in ("one", "two"))
+    await one.ask(Borrow(Lender.address("two")))
+    assert await one.ask(Use(3)) == 3
+    for total in (4, 5):
+        await shards.until_away(two)
+        assert await one.ask(Use(1)) == total
 
 
 async def test_messages_while_it_comes_back_are_kept_in_order(shards: Shards) -> None:
@@ -445,6 +455,13 @@ async def test_a_durable_actor_asks_an_entity_that_is_away(shards: Shards) -> No
     assert await asker.ask(Transfer(SharedAccount.address(account.id), 4)) == 9
 
 
+async def test_a_durable_actor_starts_the_shard_that_it_sends_to(shards: Shards) -> None:
+    asker = shards.system.entity(Account, f"acct-{uuid4()}")
+    await asker.start(OpenAccount(total=10))
+    assert await asker.ask(Transfer(SharedAccount.address("first"), 4)) == 4
+    assert await shards.account("first").ask(Total()) == 4
+
+
 async def test_by_hand(shards: Shards) -> None:
     await shards.account("hand").ask(Deposit(2))
     on = ("--workflow-id", SHARD)
@@ -486,15 +503,14 @@ async def test_a_message_that_its_type_does_not_have_is_a_type_error(shards: Sha
         shards.system.entity(SharedAccount, "")
 
 
-async def test_an_ask_behind_the_stop_of_an_entity_is_told_so(shards: Shards) -> None:
+async def test_an_ask_behind_the_stop_of_an_entity_begins_it_anew(shards: Shards) -> None:
     account = shards.account()
-    await account.ask(Total())
+    await account.ask(Deposit(3))
     first = asyncio.create_task(shards.account().ask(Total()))
     await asyncio.sleep(0)
     outcomes = await asyncio.gather(account.ask(Close()), account.ask(Total()), return_exceptions=True)
     await first
-    assert outcomes[0] == account.id
-    assert isinstance(outcomes[1], ActorStopped)
+    assert list(outcomes) == [account.id, 0]
 
 
 # -- workers that are killed

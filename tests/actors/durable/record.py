@@ -1,0 +1,169 @@
+"""Records the histories that test_replay replays: `python -m tests.actors.durable.record`.
+
+Record anew only what is not released yet: a history that no longer replays is an actor that would break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from temporalio.client import WorkflowHistory
+
+from goatherd.actors.durable import ActorSystem
+from goatherd.errors import GoatherdError
+from tests.actors.durable.accounts import (
+    RELEASES,
+    Account,
+    AskHelper,
+    Break,
+    Close,
+    Convert,
+    Credit,
+    Deposit,
+    Later,
+    OpenAccount,
+    Total,
+    Transfer,
+    WatchOther,
+    WhoStopped,
+    Withdraw,
+)
+from tests.actors.durable.conftest import account_worker
+from tests.actors.durable.offices import (
+    Fetch,
+    Hire,
+    Hold,
+    Leave,
+    Log,
+    Note,
+    OfficeActor,
+    OpenOffice,
+    Pay,
+    Release,
+    Remind,
+    Repeat,
+    Try,
+    Whisper,
+    Work,
+)
+from tests.temporal import eventually, temporal_server
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+async def account(system: ActorSystem) -> str:
+    """Every message that an account takes, refusals, an id that comes twice, an end by failing."""
+    one = system.entity(Account, "account")
+    other, lost = system.entity(Account, f"acct-{uuid4()}"), system.entity(Account, f"acct-{uuid4()}")
+    await other.start(OpenAccount())
+    await lost.start(OpenAccount())
+    await one.ask(Deposit(50), start=OpenAccount(owner="me", total=1))
+    await one.ask(Deposit(1), id="twice")
+    await one.ask(Deposit(1), id="twice")
+    await one.tell(Credit(2))
+    for refused in (Deposit(0), Withdraw(10_000)):
+        with suppress(GoatherdError):
+            await one.ask(refused)
+    await one.ask(Convert(3))
+    await one.ask(AskHelper(4))
+    await one.ask(Later(0.1))
+    await one.ask(Transfer(other.id, 5))
+    await one.ask(WatchOther(lost.id))
+    await lost.ask(Close())
+
+    async def told() -> bool:
+        return await one.ask(WhoStopped()) == [lost.id]
+
+    await eventually(told)
+    with suppress(GoatherdError):
+        await one.ask(Transfer("acct-nobody", 5))
+    with suppress(GoatherdError):
+        await one.ask(Break())
+    return one.id
+
+
+async def batch(system: ActorSystem) -> str:
+    """Many at once, some of them slow, and some refused."""
+    one = system.entity(Account, "batch")
+    await one.start(OpenAccount())
+    asks = [one.ask(Later(0.1 + n / 50)) if n % 5 == 0 else one.ask(Deposit(n % 7)) for n in range(40)]
+    await asyncio.gather(*asks, return_exceptions=True)
+    await one.ask(Close())
+    return one.id
+
+
+async def office(system: ActorSystem) -> str:
+    """All that runs hand on: a stash, timers, restarts, a child in backoff, an activity, a durable child."""
+    one = system.entity(OfficeActor, "office")
+    await one.start(OpenOffice(asks_per_run=4))
+    held = [asyncio.create_task(one.ask(Hold(text))) for text in "ab"]
+    await one.ask(Remind("soon", 0.2))
+    await one.ask(Remind("later", 60.0))
+    await one.ask(Repeat(0.1))
+    fetched = asyncio.create_task(one.ask(Fetch("record")))
+    for fail in (Work(fail=True), Try(fail=True)):
+        with suppress(GoatherdError):
+            await one.ask(fail)
+    tried = asyncio.create_task(one.ask(Try()))
+    put_off = asyncio.create_task(one.ask(Fetch("record")))
+    await one.ask(Note("n"))
+    RELEASES.setdefault("record", asyncio.Event()).set()
+    await asyncio.gather(fetched, put_off, tried)
+    await one.ask(Hire("office-child"))
+    await one.ask(Pay("office-child", 3))
+    await one.tell(Whisper("w"))
+    await one.ask(Release())
+    await asyncio.gather(*held)
+    for _ in range(3):
+        with suppress(GoatherdError):
+            await one.ask(Work(fail=True))
+    for _ in range(6):
+        await one.ask(Log())
+    await system.entity(Account, "office-child").ask(Total())
+    await one.ask(Leave())
+    await system.client.get_workflow_handle("office-child").result()
+    return one.id
+
+
+async def child(system: ActorSystem) -> str:
+    """The durable child of `office`."""
+    return "office-child"
+
+
+async def _runs(system: ActorSystem, actor_id: str) -> list[WorkflowHistory]:
+    histories = []
+    run: str | None = (await system.client.get_workflow_handle(actor_id).describe()).run_id
+    while run:
+        history = await system.client.get_workflow_handle(actor_id, run_id=run).fetch_history()
+        histories.append(history)
+        run = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+    return histories[::-1]
+
+
+def _scrubbed(value: object) -> object:
+    """Without what tells of the machine that recorded it."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(one) for key, one in value.items() if key not in ("stackTrace", "identity")}
+    return [_scrubbed(one) for one in value] if isinstance(value, list) else value
+
+
+async def main() -> None:
+    HISTORIES.mkdir(exist_ok=True)
+    for old in HISTORIES.glob("*.json"):
+        old.unlink()
+    async with temporal_server() as environment:
+        system = ActorSystem(environment.client, task_queue="record")
+        async with account_worker(environment.client, system.task_queue):
+            for scenario in (account, batch, office, child):
+                actor_id = await scenario(system)
+                for number, history in enumerate(await _runs(system, actor_id)):
+                    path = HISTORIES / f"{scenario.__name__}-{number}.json"
+                    path.write_text(json.dumps(_scrubbed(history.to_json_dict())) + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
