@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import TypeVar
 
@@ -17,11 +17,7 @@ from temporalio.client import Client
 from temporalio.common import (
     SearchAttributePair,
     TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
 from activities.ports import ChatStore, Page
 from activities.reconcile import end_read_side, end_reason, end_reset_run
@@ -61,14 +57,12 @@ from goatherd.errors import (
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
 from goatherd.telemetry import metrics
-from goatherd.temporal import OWNER, STATUS, translate
+from goatherd.temporal import OWNER, STATUS
 from workflows.chat import ChatSession
 
 _REMEMBERED = 50_000
 _FORK_TIMEOUT_S = 60.0
 _GONE_RETRIES = 5
-# A worker that dies with a session's task in hand holds the session up for so long.
-_TASK_TIMEOUT = timedelta(seconds=5)
 # A write to the store waits for others only while this many asks are under way, and so long for each.
 _SIBLINGS = 4
 _LINGER_S = 0.0007
@@ -118,25 +112,17 @@ class ChatService:
         start = start.model_copy(update={"created_at": session.created_at})
         try:
             async with asyncio.timeout(self._settings.ask_timeout_s):
-                await self._client.start_workflow(
-                    "ChatSession",
+                await self._actors.entity(ChatSession, session_id).start(
                     start,
-                    id=session_id,
-                    task_queue=self._settings.task_queue(Pool.ACTORS),
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    task_timeout=_TASK_TIMEOUT,
-                    static_summary=(start.title or "Chat")[:200],
+                    summary=(start.title or "Chat")[:200],
                     search_attributes=TypedSearchAttributes(
                         [SearchAttributePair(OWNER, principal.id), SearchAttributePair(STATUS, "active")]
                     ),
                 )
-        except WorkflowAlreadyStartedError as error:
+        except ActorStopped as error:
             raise SessionEnded(f"Session {session_id!r} exists and has ended.") from error
         except TimeoutError as error:
             raise DeadlineExceeded("Temporal did not start the session in time. Try again.") from error
-        except RPCError as error:
-            raise translate(error) from error
         if start.fork is None:
             await self.store.put_session(session)
         else:

@@ -367,13 +367,12 @@ class ChatSessionBehavior(Behavior[Messages]):
             self._turn_over()
             self._give_way(ctx)
             return
-        if self.turns.written is not None and written.reply is None:
-            # It told somebody else's run; what there is of the reply is in the store.
-            self._salvage(
-                ctx, ReplyLost(Failure(code="internal", message="The reply's end was lost."), False)
-            )
-            return
-        if self.turns.written is not None and written.reply is not None:
+        if self.turns.written is not None:
+            if written.reply is None:
+                # It told somebody else's run; what there is of the reply is in the store.
+                failure = Failure(code="internal", message="The reply's end was lost.")
+                self._salvage(ctx, ReplyLost(failure, cancelled=False))
+                return
             self._close(ctx, self.turns.queue[0], written.reply)
         self._turn_over()
 

@@ -6,11 +6,8 @@ Record anew only what is not released yet: a history that no longer replays is a
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from pathlib import Path
-
-from temporalio.client import WorkflowHistory
 
 from activities.backends.models import Models
 from goatherd.contracts.chat import (
@@ -25,6 +22,7 @@ from goatherd.contracts.chat import (
     Regenerate,
 )
 from goatherd.temporal import ask
+from tests.histories import record
 from tests.temporal import temporal_server
 from tests.workflows.conftest import ALL_POOLS, House, make_house
 from workers.pools import Parts, build_workers
@@ -90,23 +88,6 @@ async def forked(house: House) -> str:
     return session
 
 
-async def _runs(house: House, session: str) -> list[WorkflowHistory]:
-    histories = []
-    run: str | None = (await house.client.get_workflow_handle(session).describe()).run_id
-    while run:
-        history = await house.client.get_workflow_handle(session, run_id=run).fetch_history()
-        histories.append(history)
-        run = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-    return histories[::-1]
-
-
-def _scrubbed(value: object) -> object:
-    """Without what tells of the machine that recorded it."""
-    if isinstance(value, dict):
-        return {key: _scrubbed(one) for key, one in value.items() if key not in ("stackTrace", "identity")}
-    return [_scrubbed(one) for one in value] if isinstance(value, list) else value
-
-
 async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     async with temporal_server() as environment, AsyncExitStack() as stack:
@@ -116,10 +97,7 @@ async def main() -> None:
             await stack.enter_async_context(worker)
         for scenario in (everything, many_runs, forked):
             session = await scenario(house)
-            for number, history in enumerate(await _runs(house, session)):
-                path = HISTORIES / f"{scenario.__name__}-{number}.json"
-                path.write_text(json.dumps(_scrubbed(history.to_json_dict()), indent=1) + "\n")
-                print(path.name, len(history.events), "events")
+            await record(house.client, session, HISTORIES, scenario.__name__)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from goatherd.actors._wire import adapter
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._window import Seen, Window
 from goatherd.errors import GoatherdError, Invalid
+from goatherd.temporal import failure
 
 if TYPE_CHECKING:
     from goatherd.actors._cell import Cell
@@ -60,6 +61,14 @@ class Asks:
         self._collected: dict[str, asyncio.Future[None]] = {}
         for seen in window.open:
             self._promise(seen, seen.promise)
+
+    def read(self, kind: type[Any], value: Any) -> Any:
+        """A message from its fields. Raises `Invalid` if they do not fit."""
+        try:
+            with resolving(self._runtime.resolve):
+                return adapter(kind).validate_python(value)
+        except ValidationError as error:
+            raise Invalid(f"{kind.__name__} does not fit: {_first(error)}") from error
 
     def check(self, message: Any, entity: str | None = None) -> None:
         """Raises what the actor has against a message; changes nothing."""
@@ -137,8 +146,7 @@ class Asks:
         try:
             if kind is None:
                 raise Unhandled(f"{self.root.address} has no message {item.name!r}.")
-            with resolving(self._runtime.resolve):
-                message = adapter(kind).validate_python(item.value)
+            message = self.read(kind, item.value)
             if not item.ask:
                 self.tell(message, protocol.Meta(id=item.id, entity=item.entity))
                 return protocol.Outcome()
@@ -149,10 +157,6 @@ class Asks:
             if not isinstance(message, Request) or item.id is None:
                 raise Invalid(f"{item.name!r} is no request with an id, so that it can't be asked.")
             return self.take(message, item.id, item.entity)
-        except ValidationError as error:
-            return _refused(
-                Invalid(f"{item.name!r} does not fit: {error.error_count()} errors, {first_error(error)}")
-            )
         except GoatherdError as error:
             return _refused(error)
 
@@ -232,9 +236,9 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
 
 
 def as_failure(error: BaseException) -> ApplicationError:
-    """An error as Temporal carries it: its code as the type."""
+    """As `failure`; of an error that is none of ours, its kind is told."""
     if isinstance(error, GoatherdError):
-        return ApplicationError(error.message, type=error.code, non_retryable=not error.retryable)
+        return failure(error)
     return ApplicationError(f"{type(error).__name__}: {error}", type="actor-failed", non_retryable=True)
 
 
@@ -242,6 +246,6 @@ def _refused(error: GoatherdError) -> protocol.Outcome:
     return protocol.Outcome(code=error.code, message=error.message)
 
 
-def first_error(error: ValidationError) -> str:
+def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -8,8 +8,13 @@ from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, overload
 from uuid import uuid4
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
@@ -109,27 +114,39 @@ class Entity(Generic[Start]):
         self.kind = kind
         self.id = entity_id
 
-    async def start(self, start: Start | None = None) -> bool:
-        """Starts the actor. False if it runs already.
+    async def start(
+        self,
+        start: Start | None = None,
+        *,
+        summary: str | None = None,
+        search_attributes: TypedSearchAttributes | None = None,
+    ) -> bool:
+        """Starts the actor. False if it runs already. `summary` is shown with it in the Temporal UI.
 
         Raises:
             ActorStopped: it has been, and has stopped: ids are not used again.
+            Unavailable: Temporal can't be reached.
         """
+        handle = self._system.client.get_workflow_handle(self.id)
         try:
-            handle = await self._system.client.start_workflow(
-                self.kind.actor_type,
-                start,
-                id=self.id,
-                task_queue=self._system.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                task_timeout=TASK_TIMEOUT,
-            )
-        except WorkflowAlreadyStartedError as error:
-            raise ActorStopped(f"{self.id!r} has stopped.") from error
+            try:
+                await self._system.client.start_workflow(
+                    self.kind.actor_type,
+                    start,
+                    id=self.id,
+                    task_queue=self._system.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    task_timeout=TASK_TIMEOUT,
+                    static_summary=summary,
+                    search_attributes=search_attributes,
+                )
+            except WorkflowAlreadyStartedError:
+                if (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                    raise ActorStopped(f"{self.id!r} has stopped.") from None
+                return False
         except RPCError as error:
             raise translate(error) from error
-        return handle.first_execution_run_id is not None
+        return True
 
     async def ask(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
@@ -16,7 +17,7 @@ from goatherd.actors.durable._host import Host
 from goatherd.contracts.model import Contract
 
 Start = TypeVar("Start", bound=Contract)
-Class = TypeVar("Class", bound="type[DurableActor[Any]]")
+Class = TypeVar("Class", bound=type[Any])
 
 
 class DurableActor(Generic[Start]):
@@ -80,20 +81,43 @@ def actor(name: str, *messages: type[Any]) -> Callable[[Class], Class]:
 
     def make(cls: Class) -> Class:
         cls.actor_type = name
-        cls.messages = {}
-        for kind in messages:
-            if cls.messages.setdefault(kind.__name__, kind) is not kind:
-                raise TypeError(f"{name} has two messages named {kind.__name__}.")
         cls.start_type = _start_type(cls)
-        _add_life(cls)
-        for message_name, kind in cls.messages.items():
-            _add_signal(cls, message_name, kind)
-            if issubclass(kind, Request):
-                _add_update(cls, message_name, kind)
-        add_system(cls)
-        return workflow.defn(name=name)(cls)
+        return workflow_type(cls, name, messages, Host, _tell, _ask)
 
     return make
+
+
+def workflow_type(
+    cls: Class,
+    name: str,
+    messages: Sequence[type[Any]],
+    host: Callable[[Any, Any, Any], Host],
+    tell: Callable[[type[Any]], Any],
+    ask: Callable[[type[Any]], tuple[Any, Any]],
+) -> Class:
+    """Makes a workflow type of a class that has an `actor_type` and a `behavior`.
+
+    Args:
+        name: of the type, for errors.
+        host: makes what runs it, of the workflow, its start and what it carries on.
+        tell: makes the handler of a message's signal.
+        ask: makes the handler of a request's update, and its validator.
+
+    Raises:
+        TypeError: two messages have the same name, or a request does not say what its answer is.
+    """
+    cls.messages = {}
+    for kind in messages:
+        if cls.messages.setdefault(kind.__name__, kind) is not kind:
+            raise TypeError(f"{name} has two messages named {kind.__name__}.")
+    _add_life(cls, host)
+    for message_name, kind in cls.messages.items():
+        handler = _own(cls, tell(kind), f"tell_{message_name}", message=Any, meta=Any, **{"return": None})
+        setattr(cls, f"tell_{message_name}", workflow.signal(name=message_name)(handler))
+        if issubclass(kind, Request):
+            _add_update(cls, message_name, kind, *ask(kind))
+    _add_system(cls)
+    return workflow.defn(name=cls.actor_type)(cls)
 
 
 def _start_type(cls: type[Any]) -> type[Contract]:
@@ -104,7 +128,7 @@ def _start_type(cls: type[Any]) -> type[Contract]:
     raise TypeError(f"{cls.__name__} must be a DurableActor[...] of what it starts with.")
 
 
-def own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> Any:
+def _own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> Any:
     """Makes a function look as if it were written in the class: Temporal asks for that."""
     function.__qualname__ = f"{cls.__qualname__}.{attribute}"
     function.__name__ = attribute
@@ -113,44 +137,46 @@ def own(cls: type[Any], function: Any, attribute: str, **annotations: Any) -> An
     return function
 
 
-def _add_life(cls: type[Any]) -> None:
+def _add_life(cls: type[Any], host: Callable[[Any, Any, Any], Host]) -> None:
     def __init__(self: Any, start: Any = None, carried: Any = None) -> None:
-        self.host = Host(self, start, carried)
+        self.host = host(self, start, carried)
 
     async def run(self: Any, start: Any = None, carried: Any = None) -> Any:
         return await self.host.live()
 
     # Untyped, as Temporal ignores the types of all inputs when one is left out; the host reads them.
     inputs = {"start": Any, "carried": Any}
-    cls.__init__ = workflow.init(own(cls, __init__, "__init__", **inputs))
-    cls.run = workflow.run(own(cls, run, "run", **inputs, **{"return": Any}))
+    cls.__init__ = workflow.init(_own(cls, __init__, "__init__", **inputs))
+    cls.run = workflow.run(_own(cls, run, "run", **inputs, **{"return": Any}))
 
 
-def _add_signal(cls: type[Any], name: str, kind: type[Any]) -> None:
+def _tell(kind: type[Any]) -> Any:
     def tell(self: Any, message: Any, meta: Any = None) -> None:
         self.host.told(kind, message, meta)
 
-    attribute = f"tell_{name}"
-    own(cls, tell, attribute, message=Any, meta=Any, **{"return": None})
-    setattr(cls, attribute, workflow.signal(name=name)(tell))
+    return tell
 
 
-def _add_update(cls: type[Any], name: str, kind: type[Any]) -> None:
+def _ask(kind: type[Any]) -> tuple[Any, Any]:
     async def ask(self: Any, message: Any) -> Any:
         return await self.host.asked(kind, message)
 
     def check(self: Any, message: Any) -> None:
         self.host.check(kind, message)
 
-    attribute = f"ask_{name}"
-    own(cls, ask, attribute, message=Any, **{"return": answer_type(kind)})
-    own(cls, check, f"check_{name}", message=Any, **{"return": None})
+    return ask, check
+
+
+def _add_update(cls: type[Any], name: str, kind: type[Any], ask: Any, check: Any) -> None:
+    inputs = dict.fromkeys([*inspect.signature(ask).parameters][1:], Any)
+    _own(cls, ask, f"ask_{name}", **inputs, **{"return": answer_type(kind)})
+    _own(cls, check, f"check_{name}", **inputs, **{"return": None})
     update = workflow.update(name=name)(ask)
     update.validator(check)
-    setattr(cls, attribute, update)
+    setattr(cls, f"ask_{name}", update)
 
 
-def add_system(cls: type[Any]) -> None:
+def _add_system(cls: type[Any]) -> None:
     def deliver_one(self: Any, envelope: Any) -> None:
         self.host.delivered(envelope)
 
@@ -193,17 +219,17 @@ def add_system(cls: type[Any]) -> None:
         (protocol.STOP, stop, {}),
     ):
         attribute = f"on_{signal_name.replace('.', '_')}"
-        own(cls, function, attribute, **inputs, **none)
+        _own(cls, function, attribute, **inputs, **none)
         setattr(cls, attribute, workflow.signal(name=signal_name)(function))
 
     def stray(self: Any, name: str, inputs: Any) -> None:
         self.host.stray(name, inputs)
 
-    own(cls, stray, "on_stray", name=str, inputs=Sequence[RawValue], **none)
+    _own(cls, stray, "on_stray", name=str, inputs=Sequence[RawValue], **none)
     cls.on_stray = workflow.signal(dynamic=True)(stray)
-    own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
+    _own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
     cls.deliver = workflow.update(name=protocol.DELIVER)(deliver)
-    own(cls, collect, "collect", collection=protocol.Collection, **{"return": protocol.Outcomes})
+    _own(cls, collect, "collect", collection=protocol.Collection, **{"return": protocol.Outcomes})
     cls.collect = workflow.update(name=protocol.COLLECT)(collect)
-    own(cls, view, "view", **{"return": protocol.View})
+    _own(cls, view, "view", **{"return": protocol.View})
     cls.view = workflow.query(name=protocol.VIEW)(view)

@@ -24,12 +24,12 @@ from goatherd.actors._mail import Notice
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._signals import CANCEL_REQUESTED
-from goatherd.actors._wire import adapter, read, read_error
+from goatherd.actors._wire import read, read_error
 from goatherd.actors.durable import _protocol as protocol
-from goatherd.actors.durable._asks import Asks, Moved, as_failure, first_error
+from goatherd.actors.durable._asks import Asks, Moved, as_failure
 from goatherd.actors.durable._environment import WorkflowEnvironment
 from goatherd.actors.durable._window import Window
-from goatherd.errors import GoatherdError, Invalid
+from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
     from goatherd.actors.durable._definition import DurableActor
@@ -206,7 +206,7 @@ class Host:
         try:
             if self._updates >= MOST_UPDATES:
                 raise Moved("The actor is about to go on to its next run. Ask again in a moment.")
-            self._asks.check(self._read(kind, value), entity)
+            self._asks.check(self._asks.read(kind, value), entity)
         except Exception as error:
             raise as_failure(error) from error
 
@@ -218,7 +218,7 @@ class Host:
         self._window.trim()
         if self._window.get(update.id) is None:
             self._taken += 1
-        seen = self._asks.take(self._read(kind, value), update.id, entity)
+        seen = self._asks.take(self._asks.read(kind, value), update.id, entity)
         self.drain()
         return await self._asks.answer(seen)
 
@@ -243,7 +243,7 @@ class Host:
     def told(self, kind: type[Any], value: Any, meta: Any) -> None:
         """A signal. One that does not fit is dropped: there is nobody to tell."""
         try:
-            message = self._read(kind, value)
+            message = self._asks.read(kind, value)
             told = None if meta is None else protocol.Meta.model_validate(meta)
             self._asks.tell(message, told)
         except (GoatherdError, ValidationError) as error:
@@ -284,14 +284,6 @@ class Host:
         if asker is not None:
             error = Unhandled(f"{self.runtime.host} has no message {name!r}.")
             self.runtime.resolve(asker).fail(error)
-
-    def _read(self, kind: type[Any], value: Any) -> Any:
-        """A message from its fields."""
-        try:
-            with resolving(self.runtime.resolve):
-                return adapter(kind).validate_python(value)
-        except ValidationError as error:
-            raise Invalid(f"{kind.__name__} does not fit: {first_error(error)}") from error
 
     def delivered(self, envelope: protocol.Envelope) -> None:
         """A message to an actor inside of the tree, or the answer to its ask."""

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
 
-from temporalio import workflow
-
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._duration import Duration, seconds
-from goatherd.actors._message import Request, answer_type
 from goatherd.actors._supervision import Supervised
-from goatherd.actors.durable._definition import DurableActor, add_system, own
+from goatherd.actors.durable._definition import DurableActor, workflow_type
 from goatherd.actors.durable._entities import Entities, escaped
 from goatherd.actors.durable._host import Host
 from goatherd.actors.durable._shard import Shard
@@ -117,56 +114,35 @@ def sharded(
         raise ValueError("Entities need a positive time to be idle; None keeps them in memory.")
 
     def make(cls: Class) -> Class:
-        cls.entity_type, cls.actor_type, cls.messages = name, f"{name}Shard", {}
+        cls.entity_type, cls.actor_type = name, f"{name}Shard"
         cls.shards, cls.passivate_after_s = shards, passivate_after_s
-        for kind in messages:
-            if cls.messages.setdefault(kind.__name__, kind) is not kind:
-                raise TypeError(f"{name} has two messages named {kind.__name__}.")
-        _add_life(cls)
-        for message_name, kind in cls.messages.items():
-            _add_signal(cls, message_name, kind)
-            if issubclass(kind, Request):
-                _add_update(cls, message_name, kind)
-        add_system(cls)
-        return workflow.defn(name=cls.actor_type)(cls)
+        return workflow_type(cls, name, messages, _host, _tell, _ask)
 
     return make
 
 
-def _add_life(cls: type[Any]) -> None:
-    def __init__(self: Any, start: Any = None, carried: Any = None) -> None:
-        self.host = Host(
-            _Root(self), start, carried, lambda runtime: Entities(runtime, cls.entity_type, self.behavior)
-        )
-
-    async def run(self: Any, start: Any = None, carried: Any = None) -> Any:
-        return await self.host.live()
-
-    inputs = {"start": Any, "carried": Any}
-    cls.__init__ = workflow.init(own(cls, __init__, "__init__", **inputs))
-    cls.run = workflow.run(own(cls, run, "run", **inputs, **{"return": Any}))
+def _host(entity: ShardedEntity, start: Any, carried: Any) -> Host:
+    return Host(
+        _Root(entity),
+        start,
+        carried,
+        lambda runtime: Entities(runtime, entity.entity_type, entity.behavior),
+    )
 
 
-def _add_signal(cls: type[Any], name: str, kind: type[Any]) -> None:
+def _tell(kind: type[Any]) -> Any:
     def tell(self: Any, message: Any, meta: Any = None) -> None:
         # By hand, the entity's id alone; from a program, with the message's id too.
         self.host.told(kind, message, {"entity": meta} if isinstance(meta, str) else meta)
 
-    attribute = f"tell_{name}"
-    own(cls, tell, attribute, message=Any, meta=Any, **{"return": None})
-    setattr(cls, attribute, workflow.signal(name=name)(tell))
+    return tell
 
 
-def _add_update(cls: type[Any], name: str, kind: type[Any]) -> None:
+def _ask(kind: type[Any]) -> tuple[Any, Any]:
     async def ask(self: Any, message: Any, entity: Any = None) -> Any:
         return await self.host.asked(kind, message, entity)
 
     def check(self: Any, message: Any, entity: Any = None) -> None:
         self.host.check(kind, message, entity)
 
-    attribute = f"ask_{name}"
-    own(cls, ask, attribute, message=Any, entity=Any, **{"return": answer_type(kind)})
-    own(cls, check, f"check_{name}", message=Any, entity=Any, **{"return": None})
-    update = workflow.update(name=name)(ask)
-    update.validator(check)
-    setattr(cls, attribute, update)
+    return ask, check

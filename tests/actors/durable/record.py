@@ -6,12 +6,9 @@ Record anew only what is not released yet: a history that no longer replays is a
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
-
-from temporalio.client import WorkflowHistory
 
 from goatherd.actors.durable import ActorSystem
 from goatherd.errors import GoatherdError
@@ -50,6 +47,7 @@ from tests.actors.durable.offices import (
     Whisper,
     Work,
 )
+from tests.histories import record
 from tests.temporal import eventually, temporal_server
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -134,23 +132,6 @@ async def child(system: ActorSystem) -> str:
     return "office-child"
 
 
-async def _runs(system: ActorSystem, actor_id: str) -> list[WorkflowHistory]:
-    histories = []
-    run: str | None = (await system.client.get_workflow_handle(actor_id).describe()).run_id
-    while run:
-        history = await system.client.get_workflow_handle(actor_id, run_id=run).fetch_history()
-        histories.append(history)
-        run = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-    return histories[::-1]
-
-
-def _scrubbed(value: object) -> object:
-    """Without what tells of the machine that recorded it."""
-    if isinstance(value, dict):
-        return {key: _scrubbed(one) for key, one in value.items() if key not in ("stackTrace", "identity")}
-    return [_scrubbed(one) for one in value] if isinstance(value, list) else value
-
-
 async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     for old in HISTORIES.glob("*.json"):
@@ -160,9 +141,7 @@ async def main() -> None:
         async with account_worker(environment.client, system.task_queue):
             for scenario in (account, batch, office, child):
                 actor_id = await scenario(system)
-                for number, history in enumerate(await _runs(system, actor_id)):
-                    path = HISTORIES / f"{scenario.__name__}-{number}.json"
-                    path.write_text(json.dumps(_scrubbed(history.to_json_dict())) + "\n")
+                await record(system.client, actor_id, HISTORIES, scenario.__name__)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ async def test_ask_or_start_starts_what_does_not_exist(bank: Bank) -> None:
     assert await account.ask(Deposit(3), start=OpenAccount(total=1)) == 7
 
 
+async def test_starting_tells_whether_it_runs_already(bank: Bank) -> None:
+    account = bank.system.entity(Account, "acct-twice")
+    assert [await account.start(OpenAccount()) for _ in range(2)] == [True, False]
+
+
 async def test_a_tell_is_handled_before_a_later_ask(bank: Bank) -> None:
     account = await bank.account()
     await account.tell(Credit(3))
