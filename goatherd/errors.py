@@ -5,12 +5,16 @@ GoatherdError                code, message, detail
 ├── Invalid                  what was asked makes no sense; the same call fails again
 │   ├── MalformedCursor
 │   ├── ModelNotFound
+│   ├── DependencyCycle
 │   └── ClientIdReused       repeated, but with another content
 ├── NotFound                 unknown, or somebody else's
 ├── Conflict                 the state of the resource forbids it
 │   ├── LookUp               whether it is a repetition, only the store can tell
 │   ├── SessionEnded
 │   ├── SessionBusy
+│   ├── TaskClosed
+│   ├── LeaseLost            it ran out, was given to another, or never was
+│   ├── InvalidTransition
 │   └── Fenced               a writer that another has replaced
 ├── Forbidden
 ├── TooManyRequests
@@ -58,6 +62,10 @@ class ModelNotFound(Invalid):
     code = "model-not-found"
 
 
+class DependencyCycle(Invalid):
+    code = "dependency-cycle"
+
+
 class ClientIdReused(Invalid):
     code = "client-id-reused"
 
@@ -80,6 +88,18 @@ class SessionBusy(Conflict):
 
 class LookUp(Conflict):
     code = "look-up"
+
+
+class TaskClosed(Conflict):
+    code = "task-closed"
+
+
+class LeaseLost(Conflict):
+    code = "lease-lost"
+
+
+class InvalidTransition(Conflict):
+    code = "invalid-transition"
 
 
 class Fenced(Conflict):

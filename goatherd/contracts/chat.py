@@ -24,13 +24,21 @@ MOST_CONTENT_BYTES = 128 * 1024
 
 
 def _bounded(content: str) -> str:
-    # Ten posts, what they say and what they are answered, have to fit one call to Temporal, of 4 MB.
+    # A post and what it is answered have to fit a payload of Temporal, of 2 MB, beside what the store lacks.
     if len(content.encode()) > MOST_CONTENT_BYTES:
         raise ValueError(f"has to be at most {MOST_CONTENT_BYTES // 1024} KiB of UTF-8")
     return content
 
 
 Content = Annotated[str, Field(min_length=1, max_length=MOST_CONTENT_BYTES), AfterValidator(_bounded)]
+FlusherId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        description="Who writes the answer's events to the store, and is handed each once.",
+    ),
+]
 ClientId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$")]
 MetadataKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
@@ -238,24 +246,34 @@ class SessionState(Contract):
     forgot: bool = Field(False, description="Whether receipts fell out of the window.")
 
 
-class Posted(Contract):
-    """Answer to `PostMessage` and `Regenerate`.
+class Handed(Contract):
+    """What an answer hands to its asker, to be written to the store (docs/adr/0007).
 
-    For `Regenerate`, `message` is the parent. `events` are all that the actor does not know to be in the
-    store: whoever writes them leaves the store without a gap up to this answer.
+    `events` are all from `after` to the answer's own, these included. Whoever has written everything up to
+    `after`, or knows that the store has it, and writes these, leaves the store without a gap up to this answer.
     """
+
+    events: list[Event] = []
+    after: int = Field(0, description="The number before the first of `events`, of none the newest.")
+    stored: int = Field(0, description="The store has everything up to this number.")
+
+    @property
+    def upto(self) -> int:
+        """The newest event's number, as the answer was given."""
+        return self.after + len(self.events)
+
+
+class Posted(Handed):
+    """Answer to `PostMessage` and `Regenerate`. For `Regenerate`, `message` is the parent."""
 
     message: MessageId
     seq: int = Field(description="The number of the message's own event.")
     reply: MessageId | None = None
     duplicate: bool = Field(False, description="Known already by its id or client id; nothing was done.")
-    events: list[Event] = []
 
 
-class Changed(Contract):
+class Changed(Handed):
     """Answer to the other updates."""
-
-    events: list[Event] = []
 
 
 class PostMessage(Contract, Request[Posted]):
@@ -274,7 +292,7 @@ class PostMessage(Contract, Request[Posted]):
     metadata: Metadata = {}
     flushed: int = Field(0, description="Events up to this number are known to be in the store.")
     flushed_event: str | None = Field(None, description="The id of the event of that number.")
-    flusher: bool = Field(False, description="The caller writes the answer's events to the store.")
+    flusher: FlusherId | None = None
     looked_up: bool = Field(False, description="The store does not know the client id.")
 
 
@@ -286,21 +304,21 @@ class Regenerate(Contract, Request[Posted]):
     model: str | None = None
     generation: Generation | None = None
     on_busy: OnBusy = "enqueue"
-    flusher: bool = False
+    flusher: FlusherId | None = None
 
 
 class DeleteMessage(Contract, Request[Changed]):
     """Update `DeleteMessage`: a tombstone; a reply in progress or queued is cancelled instead."""
 
     message: MessageId
-    flusher: bool = False
+    flusher: FlusherId | None = None
 
 
 class CancelMessage(Contract, Request[Changed]):
     """Update `CancelMessage`: stops a reply in progress or queued; what there is of it stays."""
 
     message: MessageId
-    flusher: bool = False
+    flusher: FlusherId | None = None
 
 
 class GiveFeedback(Contract, Request[Changed]):
@@ -308,18 +326,26 @@ class GiveFeedback(Contract, Request[Changed]):
 
     message: MessageId
     feedback: Feedback
-    flusher: bool = False
+    flusher: FlusherId | None = None
 
 
 class EndSession(Contract, Request[Changed]):
     """Update `EndSession`: cancels what is in progress and closes the workflow. Idempotent."""
 
     reason: str = "deleted"
-    flusher: bool = False
 
 
 class Ready(Contract, Request[Changed]):
     """Update `Ready`: answered when a forked session has its messages."""
+
+
+class HandOver(Contract, Request[Changed]):
+    """Update `HandOver`: for a flusher that lacks an answer. A new flusher is handed all that the store may
+    lack."""
+
+    flusher: FlusherId
+    flushed: int = 0
+    flushed_event: str | None = None
 
 
 class SessionView(Contract):

@@ -12,7 +12,7 @@ import secrets
 import time
 from typing import Literal
 
-Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "graph"]
+Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
@@ -20,8 +20,15 @@ _RANDOM_BITS = 80
 ID_LENGTH = 26
 CHAT_ID = r"^chat_[0-9a-hjkmnp-tv-z]{26}$"
 MESSAGE_ID = r"^msg_[0-9a-hjkmnp-tv-z]{26}$"
+TASK_ID = r"^task_[0-9a-hjkmnp-tv-z]{26}$"
+SUBTASK_ID = r"^sub_[0-9a-hjkmnp-tv-z]{26}$"
+ASSIGNMENT_ID = r"^asg_[0-9a-hjkmnp-tv-z]{26}$"
 _MESSAGE = re.compile(MESSAGE_ID)
 _CHAT = re.compile(CHAT_ID)
+_TASK = re.compile(TASK_ID)
+_VALUES = {digit: value for value, digit in enumerate(_ALPHABET)}
+_NUMBER_BITS = 40
+_NUMBER_DIGITS = _NUMBER_BITS // 5
 
 
 def make_id(kind: Kind, *, millis: int, entropy: int) -> str:
@@ -48,3 +55,30 @@ def is_message_id(text: str) -> bool:
 
 def is_chat_id(text: str) -> bool:
     return _CHAT.fullmatch(text) is not None
+
+
+def is_task_id(text: str) -> bool:
+    return _TASK.fullmatch(text) is not None
+
+
+def subtask_id(task: str, number: int) -> str:
+    """The id of a task's subtask: the task's time and half of its random bits, then the number.
+
+    So the actor needs no table of ids, and ids of one task sort by number.
+    """
+    digits = [_ALPHABET[number >> shift & 31] for shift in range(_NUMBER_BITS - 5, -1, -5)]
+    return f"sub_{task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]}{''.join(digits)}"
+
+
+def subtask_number(task: str, subtask: str) -> int | None:
+    """The number of a task's subtask; None: the id can't be of this task."""
+    family = task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]
+    if len(subtask) != 4 + ID_LENGTH or subtask[4:-_NUMBER_DIGITS] != family:
+        return None
+    number = 0
+    for digit in subtask[-_NUMBER_DIGITS:]:
+        value = _VALUES.get(digit)
+        if value is None:
+            return None
+        number = number << 5 | value
+    return number
