@@ -66,14 +66,25 @@ def subtask_id(task: str, number: int) -> str:
 
     So the actor needs no table of ids, and ids of one task sort by number.
     """
-    digits = [_ALPHABET[number >> shift & 31] for shift in range(_NUMBER_BITS - 5, -1, -5)]
-    return f"sub_{task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]}{''.join(digits)}"
+    return f"sub_{_family(task)}{_digits(number)}"
+
+
+def assignment_id(task: str, fence: int) -> str:
+    """The id of the lease of a task that has this fence, made the same way."""
+    return f"asg_{_family(task)}{_digits(fence)}"
+
+
+def _family(task: str) -> str:
+    return task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]
+
+
+def _digits(number: int) -> str:
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(_NUMBER_BITS - 5, -1, -5)])
 
 
 def subtask_number(task: str, subtask: str) -> int | None:
     """The number of a task's subtask; None: the id can't be of this task."""
-    family = task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]
-    if len(subtask) != 4 + ID_LENGTH or subtask[4:-_NUMBER_DIGITS] != family:
+    if len(subtask) != 4 + ID_LENGTH or subtask[4:-_NUMBER_DIGITS] != _family(task):
         return None
     number = 0
     for digit in subtask[-_NUMBER_DIGITS:]:

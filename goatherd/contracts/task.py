@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field
+from pydantic import AnyHttpUrl, Field, PlainSerializer
 
 from goatherd.contracts.ids import ASSIGNMENT_ID, SUBTASK_ID, TASK_ID
 from goatherd.contracts.model import Contract, Json, Timestamp
@@ -303,7 +303,9 @@ class TaskEvent(Contract):
     as `SubtaskInfo`); `subtask.updated` `{info}`, what was changed; `subtask.leased`, `.released`,
     `.expired`, `.retrying`, `.answered`, `.completed`, `.failed` `{assignment, worker}`, and `.answered`,
     `.completed`, `.failed`, `.retrying`, `.dead` of a report the `answer`, unless the store has it already;
-    `task.…` `{reason?}`.
+    `task.…` `{reason?}`. `task.cancelling`, `.cancelled` and `.expired` stand for all subtasks too: whichever
+    was blocked or pending before that number is cancelled by it, with its reason; there may be a hundred
+    thousand of them.
     """
 
     v: Literal[1] = 1
@@ -314,3 +316,12 @@ class TaskEvent(Contract):
     ts: Timestamp
     state: SubtaskState | None = None
     data: Json = {}
+
+
+def _written(events: list[Any]) -> list[Any]:
+    return [event if isinstance(event, dict) else event.model_dump(mode="json") for event in events]
+
+
+Events = Annotated[list[TaskEvent], PlainSerializer(_written, return_type=list[Any])]
+"""Events on their way. The actor has them as JSON from the start: to make models of them only for the wire
+would be most of its work."""

@@ -15,13 +15,13 @@ from goatherd.contracts.request import Request
 from goatherd.contracts.task import (
     AssignmentId,
     Capability,
+    Events,
     Failure,
     LeaseSeconds,
     Priority,
     SubtaskId,
     SubtaskSpec,
     Task,
-    TaskEvent,
     TaskSettings,
     TaskSummary,
     Worker,
@@ -39,7 +39,7 @@ class Asked(Contract):
 class Changed(Contract):
     """Answer of all. `events`: what this request has done; none if it had been done before."""
 
-    events: list[TaskEvent] = []
+    events: Events = []
     task: TaskSummary
 
 
@@ -110,7 +110,6 @@ class TakeSubtasks(Asked, Request[Taken]):
     capabilities: list[Capability] = Field([], max_length=256)
     max: int = Field(1, ge=1, le=100)
     lease_s: LeaseSeconds | None = None
-    wait_s: float = Field(0.0, ge=0, le=30, description="So long the caller will wait for more.")
     id: str | None = None
 
 
@@ -246,7 +245,7 @@ class FlushTask(Contract):
 
     task: Task | None = None
     id: str
-    events: list[TaskEvent] = []
+    events: Events = []
     summary: TaskSummary
 
 

@@ -1,0 +1,73 @@
+"""What the store may lack of a task, and when the actor writes it itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from activities.task import TaskActivities
+
+from goatherd.actors import Context, activity, message
+from goatherd.contracts.task import Task, TaskSummary
+from goatherd.contracts.task_messages import FlushTask, Range, TaskFlushed
+from workflows.task_log import TaskLog
+
+QUIET_S = 5.0
+"""How long an event that its caller has promised to write may wait before the actor writes it."""
+_MOST = 500
+_MOST_BYTES = 512 * 1024
+_TIMER = "write what nobody has"
+
+
+@message
+class Written:
+    flushed: TaskFlushed
+
+
+@message
+class Quiet:
+    """Some event may have been waiting for its writer too long."""
+
+
+@dataclass
+class TaskFlushing:
+    """`stored`: the task's document is in the store. `upto`: events up to this number are to be written at
+    once, since nobody else does. `writing`: the events that are being written; None: none are."""
+
+    stored: bool = False
+    upto: int = 0
+    writing: list[Range] | None = None
+
+    def go_on(self, ctx: Context[Any], log: TaskLog, *, document: Task, summary: TaskSummary) -> None:
+        """Begins what is to be done now."""
+        if self.writing is not None:
+            return
+        before = ctx.now() if log.has_up_to(self.upto) else ctx.now() - QUIET_S
+        events = log.oldest(_MOST, _MOST_BYTES, before)
+        if events or not self.stored:
+            self.writing = _ranges([event["seq"] for event in events])
+            order = FlushTask(
+                task=None if self.stored else document, id=document.id, events=events, summary=summary
+            )
+            ctx.pipe_to_self(activity(TaskActivities.flush, order, timeout="20s"), Written)
+        elif (first := log.first_at) is not None and not ctx.timers.is_active(_TIMER):
+            ctx.timers.once(_TIMER, Quiet(), max(first + QUIET_S - ctx.now(), 0.01))
+
+    def is_done(self, log: TaskLog) -> bool:
+        """Whether the store has all."""
+        return self.stored and self.writing is None and not len(log)
+
+    def done(self, log: TaskLog) -> None:
+        """The write that was under way has ended well."""
+        log.confirm(self.writing or [])
+        self.stored, self.writing = True, None
+
+
+def _ranges(numbers: list[int]) -> list[Range]:
+    ranges: list[Range] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges

@@ -1,0 +1,147 @@
+"""A task's sequence, as its actor keeps it: numbers, and events that may not be in the store yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from goatherd.contracts.model import Json
+from goatherd.contracts.task import TaskEventType
+from goatherd.contracts.task_messages import Range
+
+MOST_HANDED = 200
+MOST_HANDED_BYTES = 128 * 1024
+"""Of an answer's events. A request that has done more leaves the rest to the actor's own writes."""
+_USUAL_BYTES = 500
+_LEASE_BYTES = 250
+
+
+def moment(seconds: float) -> datetime:
+    """A time, of seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def written_moment(seconds: float) -> str:
+    """The same, as it is on the wire."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class TaskLog:
+    """Gives every event the next number, and keeps it until it is known to be in the store.
+
+    Events are kept as they travel: each a `TaskEvent` as JSON. A field of an actor's state. Confirmations
+    come in any order: callers write side by side.
+    """
+
+    def __init__(self, task: str, seq: int = 0, events: Sequence[tuple[float, Json]] = ()) -> None:
+        """`events`: each with when it was made."""
+        self.task = task
+        self.seq = seq
+        self._events: dict[int, tuple[float, Json, int]] = {}
+        for at, event in events:
+            self._keep(at, event)
+
+    def emit(
+        self, kind: TaskEventType, now: float, *, state: Json | None = None, data: Json | None = None
+    ) -> None:
+        """The next event. `state`, if given, a `SubtaskState` that has this event's number as its version."""
+        self.seq += 1
+        event: Json = {
+            "v": 1,
+            "seq": self.seq,
+            "type": kind.value,
+            "task": self.task,
+            "ts": written_moment(now),
+            "data": data or {},
+        }
+        if state is not None:
+            event["subtask"] = state["id"]
+            event["state"] = state
+        self._keep(now, event)
+
+    def _keep(self, at: float, event: Json) -> None:
+        self._events[event["seq"]] = (at, event, _weight(event))
+
+    # -- what the store may lack
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def confirm(self, ranges: Sequence[Range]) -> None:
+        """These events are in the store."""
+        if not self._events:
+            return
+        oldest = next(iter(self._events))
+        for first, last in ranges:
+            for seq in range(max(first, oldest), min(last, self.seq) + 1):
+                self._events.pop(seq, None)
+
+    def since(self, seq: int) -> tuple[list[Json], bool]:
+        """Events after a number, for a caller to write; and whether these are all of them."""
+        handed: list[Json] = []
+        size = 0
+        for number in range(seq + 1, self.seq + 1):
+            _, event, weight = self._events[number]
+            size += weight
+            if len(handed) == MOST_HANDED or size > MOST_HANDED_BYTES:
+                return handed, False
+            handed.append(event)
+        return handed, True
+
+    def oldest(self, limit: int, most_bytes: int, before: float) -> list[Json]:
+        """Events not confirmed that were made before a time (seconds since 1970), oldest first: as many as
+        may travel together."""
+        found: list[Json] = []
+        size = 0
+        for at, event, weight in self._events.values():
+            size += weight
+            if at > before or len(found) == limit or (found and size > most_bytes):
+                break
+            found.append(event)
+        return found
+
+    def has_up_to(self, seq: int) -> bool:
+        """Whether an event up to this number is not confirmed."""
+        return next(iter(self._events), seq + 1) <= seq
+
+    @property
+    def first_at(self) -> float | None:
+        """When the oldest event was made that nobody has confirmed."""
+        for at, _, _ in self._events.values():
+            return at
+        return None
+
+    # -- for the next run
+
+    def written(self) -> Json:
+        events = [[at, event] for at, event, _ in self._events.values()]
+        return {"task": self.task, "seq": self.seq, "events": events}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> TaskLog:
+            if isinstance(value, TaskLog):
+                return value
+            return cls(value["task"], value["seq"], [(at, event) for at, event in value["events"]])
+
+        return core_schema.no_info_plain_validator_function(
+            read, serialization=core_schema.plain_serializer_function_ser_schema(lambda log: log.written())
+        )
+
+
+def _weight(event: Json) -> int:
+    """The event's bytes as a payload, about."""
+    data, state = event["data"], event.get("state")
+    size = _USUAL_BYTES
+    if state is not None:
+        size += _LEASE_BYTES * len(state["leases"]) + (
+            len(json.dumps(state["error"])) if state["error"] else 0
+        )
+    if "answer" in data or "subtasks" in data or "info" in data:
+        size += len(json.dumps(data))
+    return size
