@@ -9,25 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from activities.task import TaskActivities
-
 from goatherd.actors import (
     Behavior,
     CancelRequested,
     Context,
     Signal,
-    activity,
     behavior,
     message,
     stopped,
 )
 from goatherd.contracts.ids import assignment_id, is_task_id
 from goatherd.contracts.model import Timestamp
-from goatherd.contracts.queues import Pool, task_queue
 from goatherd.contracts.task import (
     ENDINGS,
-    SubtaskInfo,
-    SubtaskSpec,
     TaskEventType,
     TaskStatus,
     TaskSummary,
@@ -37,12 +31,10 @@ from goatherd.contracts.task_messages import (
     AddSubtasks,
     Asked,
     Beaten,
-    CallbackTold,
     CancelTask,
     Changed,
     Heartbeat,
     PauseTask,
-    Place,
     Reported,
     ReportStatus,
     Requeued,
@@ -51,13 +43,14 @@ from goatherd.contracts.task_messages import (
     StartTask,
     Taken,
     TakeSubtasks,
-    TellCallback,
     UpdateSubtask,
 )
-from goatherd.errors import DependencyCycle, GoatherdError, Invalid, TaskClosed, TooManyRequests
+from goatherd.errors import GoatherdError, Invalid, TaskClosed, TooManyRequests
+from workflows.task_adding import info_of, places_of, refuse_cycles
 from workflows.task_book import TaskBook
+from workflows.task_callback import NotTold, Told, tell
 from workflows.task_flush import Quiet, TaskFlushing, Written
-from workflows.task_items import Items, check_cycles
+from workflows.task_items import Items
 from workflows.task_log import TaskLog, moment
 from workflows.task_subtasks import Rules
 
@@ -72,22 +65,6 @@ _DUE = "due"
 @message
 class Due:
     """A lease, a backoff, the deadline or the task's time to linger ends about now."""
-
-
-@message
-class Told:
-    told: CallbackTold
-
-
-@message
-class NotTold:
-    """The callback was given up."""
-
-    why: str
-
-
-def not_told(error: BaseException) -> NotTold:
-    return NotTold(str(error))
 
 
 @dataclass(frozen=True)
@@ -315,13 +292,13 @@ class TaskBehavior(Behavior[Messages]):
             return self._added(known, range(known.first, known.first + known.count), [])
         count = len(order.subtasks) or order.count
         first, seq = len(self.items) + 1, self.log.seq + 1
-        places = self._places(order.subtasks, first) if order.subtasks else order.places
-        _refuse_cycles(places, count)
+        places = places_of(order.subtasks, self.book) if order.subtasks else order.places
+        refuse_cycles(places, count)
         numbers = self.book.add(places, count)
         data: dict[str, Any] = {"first": first, "count": count}
         if order.subtasks:
             data["subtasks"] = [
-                self._info(ctx, number, seq, spec)
+                info_of(spec, self.items[number], self.book, seq=seq, now=ctx.now())
                 for number, spec in zip(numbers, order.subtasks, strict=True)
             ]
         else:
@@ -344,43 +321,6 @@ class TaskBehavior(Behavior[Messages]):
             blocked=blocked,
             cancelled=hopeless,
         )
-
-    def _places(self, specs: list[SubtaskSpec], first: int) -> list[Place]:
-        keys = {spec.key: at for at, spec in enumerate(specs) if spec.key is not None}
-        places = []
-        for at, spec in enumerate(specs):
-            depends = []
-            for name in spec.depends_on:
-                if name in keys:
-                    depends.append(-keys[name])
-                    continue
-                try:
-                    depends.append(self.book.item(name).number)
-                except GoatherdError:
-                    raise Invalid(
-                        f"Subtask {at} depends on {name!r}, which is neither a subtask of this task nor a"
-                        " `key` in this request.",
-                        pointer=f"/{at}/depends_on",
-                    ) from None
-            places.append(Place(priority=spec.priority, requires=spec.requires, depends_on=depends))
-        return places
-
-    def _info(self, ctx: Context[Messages], number: int, seq: int, spec: SubtaskSpec) -> dict[str, Any]:
-        info = SubtaskInfo(
-            id=self.book.id(number),
-            task=self.log.task,
-            number=number,
-            key=spec.key,
-            title=spec.title,
-            input=spec.input,
-            labels=spec.labels,
-            requires=spec.requires,
-            depends_on=[self.book.id(other) for other in self.items[number].depends or ()],
-            info_version=seq,
-            created_at=moment(ctx.now()),
-        )
-        state = {"status": self.items[number].status, "priority": self.items[number].priority}
-        return info.model_dump(mode="json") | state
 
     # -- the task as a whole
 
@@ -486,31 +426,7 @@ class TaskBehavior(Behavior[Messages]):
         if self.start.callback is None or kind not in ENDINGS:
             return
         self.telling += 1
-        order = TellCallback(
-            id=f"{self.log.task}-{self.log.seq}",
-            url=str(self.start.callback.url),
-            task=self.log.task,
-            owner=self.start.owner,
-            type=kind.value,
-            ts=moment(ctx.now()),
-            data={
-                "id": self.log.task,
-                "title": self.start.title,
-                "labels": self.start.labels,
-                **self.summary.model_dump(mode="json"),
-            },
-        )
-        told = activity(
-            TaskActivities.tell_callback,
-            order,
-            queue=task_queue(Pool.STORE, self.start.task_queue_prefix),
-            timeout="30s",
-            attempts=20,
-            backoff="1s",
-            max_backoff="30m",
-            summary=kind.value,
-        )
-        ctx.pipe_to_self(told, Told, not_told)
+        tell(ctx, self.start, kind, task=self.log.task, summary=self.summary)
 
     # -- what is to be done next
 
@@ -544,15 +460,3 @@ def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
     memory[key] = value
     if len(memory) > _REMEMBERED:
         del memory[next(iter(memory))]
-
-
-def _refuse_cycles(places: list[Place], count: int) -> None:
-    depends = {
-        at: [-other for other in place.depends_on if other <= 0]
-        for at, place in enumerate(places)
-        if any(other <= 0 for other in place.depends_on)
-    }
-    cycle = check_cycles(count, depends) if depends else None
-    if cycle is not None:
-        way = " → ".join(str(at) for at in cycle)
-        raise DependencyCycle(f"Subtasks wait for each other: {way} (counted from 0).", pointer="/depends_on")

@@ -300,6 +300,10 @@ class Subtasks:
         self.counts[status] += 1
         item.status = status
 
+    @property
+    def task(self) -> str:
+        return self._log.task
+
     def id(self, number: int) -> str:
         return subtask_id(self._log.task, number)
 

@@ -98,6 +98,9 @@ class Bench:
     def status(self) -> str:
         return self.task.status.value
 
+    def closed(self) -> bool:
+        return self.task.closed
+
     def is_alive(self) -> bool:
         return self.kit.is_alive
 
@@ -363,10 +366,10 @@ def test_a_completed_task_lingers_and_then_closes() -> None:
     task.add({})
     task.report(task.take()[0])
     task.kit.advance("99s")
-    assert not task.task.closed
+    assert not task.closed()
     task.kit.effects()
     task.kit.advance("2s")
-    assert task.task.closed
+    assert task.closed()
     assert task.status() == "completed"
 
 
