@@ -149,9 +149,11 @@ class TaskBehavior(Behavior[Messages]):
             raise Invalid("The workflow id of a Task must be a task id: task_ and a ULID.")
         self.salt = f"{ctx.random.getrandbits(128):032x}"
         self.created_at = self.start.created_at or moment(ctx.now())
-        self.log.emit(TaskEventType.TASK_CREATED, ctx.now(), data={"title": self.start.title})
+        # By its own time, not by the clock: whoever starts it can tell what its first events are.
+        made_at = self.created_at.timestamp()
+        self.log.emit(TaskEventType.TASK_CREATED, made_at, data={"title": self.start.title})
         if self.start.first is not None:
-            self._add(ctx, self.start.first)
+            self._add(self.start.first, made_at)
         if not self.start.stored:
             self.flushing.upto = self.log.seq
         return self._go_on(ctx)
@@ -161,6 +163,7 @@ class TaskBehavior(Behavior[Messages]):
             self._begin(ctx)
             if not self.closed:
                 self._cancel(ctx, "cancelled")
+            self._settle(ctx)
             self.flushing.upto = self.log.seq
             return self._go_on(ctx)
         return super().on_signal(ctx, signal)
@@ -237,7 +240,7 @@ class TaskBehavior(Behavior[Messages]):
             case Heartbeat():
                 return self._beat(order, task)
             case AddSubtasks():
-                return self._add(ctx, order)
+                return self._add(order, ctx.now())
             case UpdateSubtask():
                 item = self.book.item(order.subtask)
                 self.book.change(item, order.priority, order.requires, order.info, order.info_version)
@@ -285,7 +288,7 @@ class TaskBehavior(Behavior[Messages]):
 
     # -- adding
 
-    def _add(self, ctx: Context[Messages], order: AddSubtasks) -> Added:
+    def _add(self, order: AddSubtasks, now: float) -> Added:
         key = order.batch or order.id
         known = self.added.get(key) if key is not None else None
         if known is not None:
@@ -298,14 +301,14 @@ class TaskBehavior(Behavior[Messages]):
         data: dict[str, Any] = {"first": first, "count": count}
         if order.subtasks:
             data["subtasks"] = [
-                info_of(spec, self.items[number], self.book, seq=seq, now=ctx.now())
+                info_of(spec, self.items[number], self.book, seq=seq, now=now)
                 for number, spec in zip(numbers, order.subtasks, strict=True)
             ]
         else:
             data["batch"] = order.batch
-        self.log.emit(TaskEventType.SUBTASKS_CREATED, ctx.now(), data=data)
+        self.log.emit(TaskEventType.SUBTASKS_CREATED, now, data=data)
         hopeless = self.book.cancel_hopeless(numbers)
-        placed = Placed(first, count, seq, ctx.now())
+        placed = Placed(first, count, seq, now)
         if key is not None:
             _remember(self.added, key, placed)
         return self._added(placed, numbers, hopeless)

@@ -405,7 +405,7 @@ def test_an_operators_cancel_is_a_cancel() -> None:
     task.kit.effects()
     task.kit.signal(CancelRequested())
     assert task.task.reason == "cancelled"
-    task.flushed()
+    assert task.flushed().summary.closed_at is not None
     assert not task.is_alive()
 
 
