@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TypeVar
@@ -21,16 +20,18 @@ from temporalio.common import (
 
 from activities.ports import ChatStore, Page
 from activities.reconcile import end_read_side, end_reason, end_reset_run
+from api.flusher import Flusher
 from goatherd.actors import ActorStopped
 from goatherd.actors.durable import ActorSystem
-from goatherd.coalesce import Coalescer
 from goatherd.contracts.chat import (
     CancelMessage,
+    Changed,
     DeleteMessage,
     EndSession,
-    Event,
     Feedback,
     GiveFeedback,
+    Handed,
+    HandOver,
     Message,
     MessageStatus,
     Posted,
@@ -90,10 +91,9 @@ class ChatService:
         self._client = client
         self._actors = ActorSystem(client, task_queue=settings.task_queue(Pool.ACTORS))
         self._settings = settings
-        self._writes: Coalescer[Sequence[Event], bool] = Coalescer(self._append, linger=self._linger)
+        self._flusher = Flusher(store.append, self._hand_over, linger=self._linger)
         self._asking = 0
         self._owners: _Recent[str] = _Recent()
-        self._flushed: _Recent[tuple[int, str | None]] = _Recent()
 
     # -- sessions
 
@@ -144,10 +144,10 @@ class ChatService:
         if session.status == "ended":
             return
         try:
-            changed = await self._ask(session_id, EndSession(flusher=True))
+            changed = await self._ask(session_id, EndSession())
         except SessionEnded:
             return
-        await self._write(session_id, changed.events)
+        await self._take(session_id, changed)
 
     async def fork(
         self, principal: Principal, session_id: str, message_id: str | None, new_id: str, title: str | None
@@ -213,8 +213,9 @@ class ChatService:
             self._model(message.model)
         if message.parent is not None and await self.store.message(session_id, message.parent) is None:
             raise Invalid(f"There is no message {message.parent!r} in this session.", pointer="/parent_id")
-        seq, event = self._flushed.get(session_id, (0, None))
-        message = message.model_copy(update={"flushed": seq, "flushed_event": event, "flusher": True})
+        seq, event = self._flusher.written(session_id)
+        flusher = self._flusher.id(session_id)
+        message = message.model_copy(update={"flushed": seq, "flushed_event": event, "flusher": flusher})
         try:
             posted = await self._ask(session_id, message, ask_id=message.id)
         except LookUp:
@@ -238,7 +239,7 @@ class ChatService:
         parent = message.parent if message.role == "assistant" and message.parent else message.id
         if order.model is not None:
             self._model(order.model)
-        order = order.model_copy(update={"parent": parent, "flusher": True})
+        order = order.model_copy(update={"parent": parent, "flusher": self._flusher.id(session_id)})
         posted = await self._ask(session_id, order, ask_id=order.reply_id)
         _, reply = await self._posted(session_id, posted)
         if reply is None:
@@ -249,8 +250,9 @@ class ChatService:
         """A tombstone, or, for a reply that is not finished, its end."""
         message = await self.message(principal, session_id, message_id)
         if message.status is not MessageStatus.DELETED:
-            order = DeleteMessage(message=message_id, flusher=True)
-            await self._write(session_id, (await self._ask(session_id, order)).events)
+            order = DeleteMessage(message=message_id, flusher=self._flusher.id(session_id))
+            changed = await self._ask(session_id, order)
+            await self._take(session_id, changed)
 
     async def cancel(self, principal: Principal, session_id: str, message_id: str) -> None:
         """Stops a reply that is queued or in progress; what there is of it stays. Again is fine."""
@@ -259,8 +261,9 @@ class ChatService:
             return
         if message.status not in (MessageStatus.QUEUED, MessageStatus.IN_PROGRESS):
             raise Conflict(f"The message is {message.status.value} already.", code="message-finished")
-        order = CancelMessage(message=message_id, flusher=True)
-        await self._write(session_id, (await self._ask(session_id, order)).events)
+        order = CancelMessage(message=message_id, flusher=self._flusher.id(session_id))
+        changed = await self._ask(session_id, order)
+        await self._take(session_id, changed)
 
     async def give_feedback(
         self, principal: Principal, session_id: str, message_id: str, feedback: Feedback
@@ -268,8 +271,9 @@ class ChatService:
         message = await self.message(principal, session_id, message_id)
         if message.status is MessageStatus.DELETED:
             raise Conflict("The message is deleted.", code="message-deleted")
-        order = GiveFeedback(message=message_id, feedback=feedback, flusher=True)
-        await self._write(session_id, (await self._ask(session_id, order)).events)
+        order = GiveFeedback(message=message_id, feedback=feedback, flusher=self._flusher.id(session_id))
+        changed = await self._ask(session_id, order)
+        await self._take(session_id, changed)
         return await self.message(principal, session_id, message_id)
 
     async def authorize(self, principal: Principal, session_id: str) -> None:
@@ -286,7 +290,7 @@ class ChatService:
     # -- the way to the actor and to the store
 
     async def _posted(self, session_id: str, posted: Posted) -> tuple[Message, Message | None]:
-        await self._write(session_id, posted.events)
+        await self._take(session_id, posted)
         fresh = {
             event.message: Message.model_validate(event.data["message"])
             for event in posted.events
@@ -334,36 +338,22 @@ class ChatService:
             # It runs after all: it was just between two runs.
         raise Unavailable(f"Session {session_id!r} can't be reached right now. Try again.")
 
-    async def _write(self, session_id: str, events: Sequence[Event]) -> None:
-        if not events:
-            return
-        fenced = await self._writes.submit(events)
-        if fenced:
+    async def _hand_over(self, session_id: str, order: HandOver) -> Changed:
+        return await self._ask(session_id, order)
+
+    async def _take(self, session_id: str, handed: Handed) -> None:
+        """Returns when what an answer says is in the store."""
+        if await self._flusher.take(session_id, handed):
             # The numbers are taken: this run's past is not what readers have seen, so it was reset.
             await end_reset_run(self._client, session_id)
             await end_read_side(self.store, session_id, "reset")
             raise SessionEnded(
                 f"Session {session_id!r} was reset by an operator, which ends it. Fork it to go on."
             )
-        newest = (events[-1].seq, events[-1].id)
-        self._flushed.put(session_id, max(newest, self._flushed.get(session_id, newest)))
 
     def _linger(self) -> float:
         """Answers of other asks are about to come: a moment's wait makes one write of several."""
         return min(_LINGER_MOST_S, _LINGER_S * self._asking) if self._asking >= _SIBLINGS else 0
-
-    async def _append(self, groups: Sequence[Sequence[Event]]) -> list[bool]:
-        flat = [event for group in groups for event in group]
-        metrics.STORE_APPEND_EVENTS.observe(len(flat))
-        with metrics.STORE_APPEND_SECONDS.time():
-            taken = await self.store.append(flat)
-        if not taken:
-            return [False] * len(groups)
-        result, start = [], 0
-        for group in groups:
-            result.append(any(index in taken for index in range(start, start + len(group))))
-            start += len(group)
-        return result
 
     def _model(self, name: str | None) -> str:
         name = name or self._settings.model

@@ -20,6 +20,8 @@ class Coalescer(Generic[In, Out]):
     `linger`, asked before each call, gives seconds to wait for more: for callers who know that more is on its
     way (as PostgreSQL's `commit_delay` does with `commit_siblings`). Without it nothing ever waits.
 
+    With `weigh`, a batch weighs at most `max_weight`, unless it is one item that is heavier alone.
+
     `run` returns one result for each item, in order; a result that is an exception is raised at its own
     `submit` alone. If `run` itself raises, every item of that batch gets the exception.
     A caller that is cancelled does not take its item back: it may be under way already.
@@ -31,10 +33,14 @@ class Coalescer(Generic[In, Out]):
         *,
         max_batch: int = 256,
         linger: Callable[[], float] | None = None,
+        weigh: Callable[[In], int] | None = None,
+        max_weight: int = 0,
     ) -> None:
         self._run = run
         self._linger = linger
         self._max_batch = max_batch
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -51,7 +57,7 @@ class Coalescer(Generic[In, Out]):
             while self._waiting:
                 if self._linger is not None and (delay := self._linger()) > 0:
                     await asyncio.sleep(delay)
-                batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
+                batch = self._next()
                 try:
                     results = await self._run([item for item, _ in batch])
                 except Exception as error:
@@ -66,3 +72,13 @@ class Coalescer(Generic[In, Out]):
                         future.set_result(result)
         finally:
             self._worker = None
+
+    def _next(self) -> list[tuple[In, asyncio.Future[Out]]]:
+        most = min(self._max_batch, len(self._waiting))
+        if self._weigh is None:
+            return [self._waiting.popleft() for _ in range(most)]
+        batch = [self._waiting.popleft()]
+        room = self._max_weight - self._weigh(batch[0][0])
+        while len(batch) < most and (room := room - self._weigh(self._waiting[0][0])) >= 0:
+            batch.append(self._waiting.popleft())
+        return batch

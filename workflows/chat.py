@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
         EndSession,
         FinishReply,
         GiveFeedback,
+        HandOver,
         PostMessage,
         Ready,
         Regenerate,
@@ -44,14 +45,14 @@ from workflows.chat_turns import Turns
     GiveFeedback,
     EndSession,
     Ready,
+    HandOver,
     FinishReply,
 )
 class ChatSession(DurableActor[StartSession]):
     """See `workflows/chat_session.py` for what it does; this is how Temporal sees it."""
 
     idempotent = True
-    # Each answer carries what the store may lack.
-    most_together = 10
+    most_together = 100
 
     def behavior(self, start: StartSession) -> Behavior[Any]:
         return ChatSessionBehavior(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime
+from itertools import islice
 from random import Random  # noqa: TID251 - the type only
 from typing import Any, Protocol
 
@@ -37,7 +38,10 @@ class SessionLog:
         self.last_seq = prior.last_seq
         self.leaf = prior.leaf
         self.posts = prior.posts
-        self._unflushed = deque((event, _weight(event)) for event in prior.unflushed)
+        self._unflushed: deque[tuple[Event, int]] = deque()
+        self.bytes = 0
+        for event in prior.unflushed:
+            self._append(event)
         self.forgot = prior.forgot
         self._receipts: deque[Receipt] = deque()
         self._by_message: dict[str, Receipt] = {}
@@ -92,8 +96,13 @@ class SessionLog:
             ts=moment(clock),
             data=data or {},
         )
-        self._unflushed.append((event, _weight(event)))
+        self._append(event)
         return event
+
+    def _append(self, event: Event) -> None:
+        weight = len(event.model_dump_json())
+        self._unflushed.append((event, weight))
+        self.bytes += weight
 
     def create(self, clock: Clock, message: Message) -> None:
         """Appends `message.created`; the message, whose `seq` must be the next number, becomes the newest."""
@@ -108,13 +117,21 @@ class SessionLog:
 
     # -- what the store may lack
 
-    def unflushed(self, limit: int | None = None) -> list[Event]:
-        """Events not known to be in the store, oldest first."""
-        return [event for event, _ in self._unflushed][:limit]
+    @property
+    def stored(self) -> int:
+        """Events up to this number are known to be in the store."""
+        return self.last_seq - len(self._unflushed)
+
+    def unflushed(self, limit: int | None = None, *, after: int = 0) -> list[Event]:
+        """Events not known to be in the store, oldest first; of these, what comes after a number."""
+        newest = self.last_seq - max(after, self.stored)
+        found = [event for event, _ in islice(reversed(self._unflushed), max(newest, 0))]
+        return found[::-1][:limit]
 
     def bytes_after(self, seq: int) -> int:
         """The bytes of what is unflushed, if events up to `seq` are in the store after all."""
-        return sum(weight for event, weight in self._unflushed if event.seq > seq)
+        known = islice(self._unflushed, max(seq - self.stored, 0))
+        return self.bytes - sum(weight for _, weight in known)
 
     @property
     def is_flushed(self) -> bool:
@@ -128,12 +145,15 @@ class SessionLog:
         """Whether the store's event of this number can be of this run's past; if not, the run was reset."""
         if seq > self.last_seq:
             return False
-        return event is None or all(mine.seq != seq or mine.id == event for mine, _ in self._unflushed)
+        if event is None or seq <= self.stored:
+            return True
+        return self._unflushed[seq - self.stored - 1][0].id == event
 
     def confirm(self, seq: int) -> None:
         """Events up to `seq` are in the store."""
         while self._unflushed and self._unflushed[0][0].seq <= seq:
-            self._unflushed.popleft()
+            _, weight = self._unflushed.popleft()
+            self.bytes -= weight
 
     # -- what was answered
 
@@ -159,8 +179,3 @@ class SessionLog:
 
 def moment(clock: Clock) -> datetime:
     return datetime.fromtimestamp(clock.now(), UTC)
-
-
-def _weight(event: Event) -> int:
-    """The event's bytes as a payload."""
-    return len(event.model_dump_json())

@@ -32,6 +32,7 @@ from goatherd.contracts.chat import (
     Failure,
     FinishReply,
     GiveFeedback,
+    HandOver,
     Message,
     MessageStatus,
     OnBusy,
@@ -63,13 +64,14 @@ from goatherd.errors import (
     Unavailable,
 )
 from workflows.chat_flush import BATCH, Flushing, Quiet, StoreFlushed
+from workflows.chat_handing import Handing
 from workflows.chat_log import SessionLog, moment
 from workflows.chat_reply import digest, is_cancelled, reason
 from workflows.chat_turns import Turns
 
 MOST_QUEUED = 100
-MOST_UNFLUSHED_BYTES = 128 * 1024
-"""Answers carry what the store may lack, ten of them in one call at most, and a call takes 4 MB."""
+MOST_UNFLUSHED_BYTES = 512 * 1024
+"""One answer may carry all that the store may lack, and one message more; Temporal takes 2 MB."""
 _WRITING = "reply"
 
 
@@ -104,7 +106,15 @@ def not_salvaged(_: BaseException) -> Salvaged:
 
 
 Asked = (
-    PostMessage | Regenerate | DeleteMessage | CancelMessage | GiveFeedback | EndSession | Ready | FinishReply
+    PostMessage
+    | Regenerate
+    | DeleteMessage
+    | CancelMessage
+    | GiveFeedback
+    | EndSession
+    | Ready
+    | HandOver
+    | FinishReply
 )
 Messages = Asked | ReplyWritten | ReplyLost | Salvaged | BranchIsCopied | StoreFlushed | Quiet
 
@@ -117,6 +127,7 @@ class ChatSessionBehavior(Behavior[Messages]):
     log: SessionLog
     turns: Turns
     flushing: Flushing
+    handing: Handing = field(default_factory=Handing)
     created_at: Timestamp | None = None
     ready: bool = True
     writing: bool = False
@@ -163,19 +174,22 @@ class ChatSessionBehavior(Behavior[Messages]):
             case DeleteMessage():
                 if not self._cancel_reply(ctx, message.message):
                     self.log.emit(ctx, EventType.MESSAGE_DELETED, message=message.message)
-                ctx.reply(message, self._changed(message.flusher))
+                ctx.reply(message, self._hand(message.flusher))
             case CancelMessage():
                 self._cancel_reply(ctx, message.message)
-                ctx.reply(message, self._changed(message.flusher))
+                ctx.reply(message, self._hand(message.flusher))
             case GiveFeedback():
                 data = {"feedback": message.feedback.model_dump(mode="json")}
                 self.log.emit(ctx, EventType.MESSAGE_UPDATED, message=message.message, data=data)
-                ctx.reply(message, self._changed(message.flusher))
+                ctx.reply(message, self._hand(message.flusher))
             case EndSession():
                 self.enders.append(ctx.reply_to(message))
                 self._end(ctx, message.reason)
             case Ready():
                 self.waiters.append(ctx.reply_to(message))
+            case HandOver():
+                if self._is_past_of(ctx, message):
+                    ctx.reply(message, self._hand(message.flusher))
             case ReplyWritten(written=written):
                 self._reply_written(ctx, written)
             case ReplyLost():
@@ -212,14 +226,11 @@ class ChatSessionBehavior(Behavior[Messages]):
     # -- messages
 
     def _post(self, ctx: Context[Messages], order: PostMessage) -> None:
-        if not self.log.agrees(order.flushed, order.flushed_event):
-            self._give_way(ctx)
-            ctx.refuse(order, SessionEnded("The session was reset by an operator, which ends it."))
+        if not self._is_past_of(ctx, order):
             return
-        self.log.confirm(order.flushed)
         known = self.log.receipt(order.id, order.client_id)
         if known is not None:
-            ctx.reply(order, self._posted(known, duplicate=True, promised=order.flusher))
+            ctx.reply(order, self._posted(known, duplicate=True, flusher=order.flusher))
             return
         if self._wants_reply(order) and order.on_busy == "interrupt":
             self._cancel_turns(ctx)
@@ -250,7 +261,17 @@ class ChatSessionBehavior(Behavior[Messages]):
         )
         self.log.posts += 1
         self.log.keep(receipt)
-        ctx.reply(order, self._posted(receipt, promised=order.flusher))
+        ctx.reply(order, self._posted(receipt, flusher=order.flusher))
+
+    def _is_past_of(self, ctx: Context[Messages], order: PostMessage | HandOver) -> bool:
+        """Whether this run made what its asker has written. If not, it gives way and refuses."""
+        if not self.log.agrees(order.flushed, order.flushed_event):
+            self._give_way(ctx)
+        if self.fenced:
+            ctx.refuse(order, SessionEnded("The session was reset by an operator, which ends it."))
+            return False
+        self.log.confirm(order.flushed)
+        return True
 
     def _regenerate(self, ctx: Context[Messages], order: Regenerate) -> None:
         """Another reply to a message, beside those that it has."""
@@ -262,7 +283,7 @@ class ChatSessionBehavior(Behavior[Messages]):
             reply = self._ask_for_reply(ctx, order.parent, order)
             self.log.keep(Receipt(message=reply, seq=seq, reply=reply))
             receipt = Receipt(message=order.parent, seq=seq, reply=reply)
-        ctx.reply(order, self._posted(receipt, duplicate=known is not None, promised=order.flusher))
+        ctx.reply(order, self._posted(receipt, duplicate=known is not None, flusher=order.flusher))
 
     def _ask_for_reply(self, ctx: Context[Messages], parent: str, order: PostMessage | Regenerate) -> str:
         return self.turns.ask(
@@ -282,22 +303,25 @@ class ChatSessionBehavior(Behavior[Messages]):
         self.log.confirm(order.flushed)
         if order.reply is not None and order.message == self.turns.written:
             self._close(ctx, self.turns.queue[0], order.reply)
-        ctx.reply(order, self._changed(promised=True))
+        ctx.reply(order, self.handing.hand(self.log, None))
 
-    def _posted(self, receipt: Receipt, *, duplicate: bool = False, promised: bool) -> Posted:
+    def _posted(self, receipt: Receipt, *, duplicate: bool = False, flusher: str | None) -> Posted:
+        handed = self._hand(flusher)
         return Posted(
             message=receipt.message,
             seq=receipt.seq,
             reply=receipt.reply,
             duplicate=duplicate,
-            events=self._changed(promised).events,
+            events=handed.events,
+            after=handed.after,
+            stored=handed.stored,
         )
 
-    def _changed(self, promised: bool) -> Changed:
-        """What the store may lack. Unless the asker promised to write it, the actor does so at once."""
-        if not promised or self.log.bytes_after(0) >= MOST_UNFLUSHED_BYTES // 2:
+    def _hand(self, flusher: str | None) -> Changed:
+        """What the asker is to write. If he has not said that he will, or much waits, the actor does too."""
+        if flusher is None or self.log.bytes >= MOST_UNFLUSHED_BYTES // 2:
             self.flushing.urgent = True
-        return Changed(events=self.log.unflushed())
+        return self.handing.hand(self.log, flusher)
 
     # -- what is refused
 
@@ -462,7 +486,8 @@ class ChatSessionBehavior(Behavior[Messages]):
             self._answer(self.waiters, Changed())
         if not self.ended:
             return None
-        self._answer(self.enders, Changed(events=self.log.unflushed()))
+        # Who is fenced has nothing to hand, and does not know what the store has.
+        self._answer(self.enders, Changed() if self.fenced else self.handing.hand(self.log, None))
         done = self.fenced or (self.log.is_flushed and self.flushing.stored)
         return stopped if done and self.flushing.upto is None else None
 

@@ -6,64 +6,36 @@ Both sides of every ratio run alternately on the same server in the same run; th
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-import aiohttp
 import psutil
 from temporalio.client import Client
 
 from activities.backends.models import Models
 from activities.ports import ChatRequest
+from bench.chat import hot
 from bench.chat.raw import QUEUE, Bare
+from bench.chat.stack import TEXT, Stack, raw_worker, running
 from bench.measure import Load, load, median, ratio
 from goatherd.contracts.inference import ChatTurn, Generation
 from goatherd.settings import Settings
 
 CLIENTS, SESSIONS, POSTS, ROUNDS = 32, 64, 1_500, 5
-TEXT = "A goat is a goat, and a herd is a herd. "
 FIRST_TOKENS = 15
 SETTLE_S = 0.5  # torch's threads spin for a while after a call, on the cores that the other side needs
 QUESTION = "What is the capital of France?"
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        up, seconds = _up(Path(folder))
-        try:
-            state = json.loads((Path(folder) / "run.json").read_text())
-            url = f"http://127.0.0.1:{state['api']}"
-            print(f"up to ready: {seconds:.1f} s (aim 15 or less)")
-            _memory(up.pid)
-            temporal = f"127.0.0.1:{state['temporal']}"
-            async with aiohttp.ClientSession(url) as http:
-                await _posts(http, temporal)
-                await _reads(http)
-                await _first_token(http)
-                await _history(http, temporal)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(15)
-
-
-def _up(folder: Path) -> tuple[subprocess.Popen[bytes], float]:
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "goatherd", "up", "--port", "0", "--data", str(folder)]
-    environment = os.environ | {"GOATHERD_LOG_LEVEL": "warning"}
-    log = (folder / "up.log").open("wb")
-    up = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    while b"curl" not in (folder / "up.log").read_bytes():
-        if up.poll() is not None or time.perf_counter() - started > 120:
-            raise SystemExit((folder / "up.log").read_text())
-        time.sleep(0.05)
-    return up, time.perf_counter() - started
+    async with running() as stack:
+        print(f"up to ready: {stack.seconds:.1f} s (aim 15 or less)")
+        _memory(stack.pid)
+        await _posts(stack)
+        await hot.measure(stack)
+        await _reads(stack)
+        await _first_token(stack)
+        await _history(stack)
 
 
 def _memory(pid: int) -> None:
@@ -75,25 +47,21 @@ def _memory(pid: int) -> None:
     print(f"idle stack, the model's worker included: {total:.0f} MB (aim: 700 without the model)\n")
 
 
-async def _posts(http: aiohttp.ClientSession, temporal: str) -> None:
+async def _posts(stack: Stack) -> None:
     print(f"posts without a reply, {CLIENTS} clients over {SESSIONS} sessions, {ROUNDS} rounds of {POSTS}")
-    client = await Client.connect(temporal)
-    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.chat.raw", temporal)
+    client = await Client.connect(stack.temporal)
     raw, ours = [], []
-    try:
+    async with raw_worker(stack.temporal):
         bare = [
             await client.start_workflow(Bare.run, id=f"bare-{n}", task_queue=QUEUE) for n in range(SESSIONS)
         ]
-        chats = [await _session(http) for _ in range(SESSIONS)]
+        chats = [await stack.session() for _ in range(SESSIONS)]
 
         async def update(number: int) -> None:
             await bare[number % SESSIONS].execute_update(Bare.post, TEXT)
 
         async def post(number: int) -> None:
-            body = {"content": TEXT, "reply": False}
-            async with http.post(f"/chat/{chats[number % SESSIONS]}/message", json=body) as answer:
-                assert answer.status == 201, await answer.text()
-                await answer.read()
+            await stack.post(chats[number % SESSIONS])
 
         for call in (update, post):
             await load(call, clients=CLIENTS, total=SESSIONS * 2)
@@ -101,15 +69,12 @@ async def _posts(http: aiohttp.ClientSession, temporal: str) -> None:
             raw.append(await load(update, clients=CLIENTS, total=POSTS))
             ours.append(await load(post, clients=CLIENTS, total=POSTS))
             print(f"  raw {raw[-1]}\n  ours{ours[-1]}")
-    finally:
-        worker.kill()
-        await worker.wait()
     ratio("durable posts by HTTP against raw updates", median(ours), median(raw), 0.7)
 
 
-async def _reads(http: aiohttp.ClientSession) -> None:
+async def _reads(stack: Stack) -> None:
     print(f"reads of one message, {CLIENTS} clients")
-    session = await _session(http)
+    http, session = stack.http, await stack.session()
     async with http.post(f"/chat/{session}/message", json={"content": TEXT, "reply": False}) as answer:
         message = (await answer.json())["id"]
     rounds: dict[str, list[Load]] = {"/healthz": [], f"/chat/{session}/message/{message}": []}
@@ -128,7 +93,7 @@ async def _reads(http: aiohttp.ClientSession) -> None:
     ratio("reads against a no-op GET", reads, nothing, 0.5)
 
 
-async def _first_token(http: aiohttp.ClientSession) -> None:
+async def _first_token(stack: Stack) -> None:
     print(f"first token, {FIRST_TOKENS} times each, alternately")
     settings = Settings()
     model = await Models(settings).get(settings.model)
@@ -141,13 +106,13 @@ async def _first_token(http: aiohttp.ClientSession) -> None:
             direct.append(time.perf_counter() - started)
             break
         await stream.aclose()  # type: ignore[attr-defined]
-        session = await _session(http)
+        session = await stack.session()
         body = {"content": QUESTION, "generation": {"max_tokens": 8, "temperature": 0}}
         await asyncio.sleep(SETTLE_S)
         started = time.perf_counter()
         headers = {"Accept": "text/event-stream"}
         first = True
-        async with http.post(f"/chat/{session}/message", json=body, headers=headers) as answer:
+        async with stack.http.post(f"/chat/{session}/message", json=body, headers=headers) as answer:
             async for line in answer.content:
                 if first and line.startswith(b"event: message.delta"):
                     ours.append(time.perf_counter() - started)
@@ -155,7 +120,8 @@ async def _first_token(http: aiohttp.ClientSession) -> None:
                 if line.startswith((b"event: message.completed", b"event: message.failed")):
                     break
         if number == 0:
-            direct.clear(), ours.clear()
+            direct.clear()
+            ours.clear()
     ours, direct = sorted(ours), sorted(direct)
     more = (statistics.median(ours) - statistics.median(direct)) * 1e3
     print(f"  direct {Load(0, direct).quantile(50):.0f} ms p50, {Load(0, direct).quantile(99):.0f} ms p99")
@@ -164,23 +130,23 @@ async def _first_token(http: aiohttp.ClientSession) -> None:
     print(f"  → more than the direct call, p50: {more:.0f} ms (aim 60 or less){missed}\n")
 
 
-async def _history(http: aiohttp.ClientSession, temporal: str) -> None:
-    client = await Client.connect(temporal)
+async def _history(stack: Stack) -> None:
+    client = await Client.connect(stack.temporal)
 
     async def events(session: str) -> int:
         return len([event async for event in client.get_workflow_handle(session).fetch_history_events()])
 
-    session = await _session(http)
+    session = await stack.session()
     before = await events(session)
     for _ in range(20):
-        async with http.post(f"/chat/{session}/message", json={"content": TEXT, "reply": False}) as answer:
-            assert answer.status == 201
+        await stack.post(session)
     stored = (await events(session) - before) / 20
-    session = await _session(http)
+    session = await stack.session()
     counts = []
     for _ in range(4):
         body = {"content": QUESTION, "generation": {"max_tokens": 8}}
-        async with http.post(f"/chat/{session}/message", json=body, headers={"Prefer": "wait=30"}) as answer:
+        headers = {"Prefer": "wait=30"}
+        async with stack.http.post(f"/chat/{session}/message", json=body, headers=headers) as answer:
             assert answer.status == 201
         await asyncio.sleep(SETTLE_S)
         counts.append(await events(session))
@@ -188,12 +154,6 @@ async def _history(http: aiohttp.ClientSession, temporal: str) -> None:
     print(
         f"history events a message: {stored:.1f} stored (aim 8 or less), {replied:.1f} with a reply (aim 16)"
     )
-
-
-async def _session(http: aiohttp.ClientSession) -> str:
-    async with http.post("/chat", json={}) as answer:
-        assert answer.status == 201, await answer.text()
-        return str((await answer.json())["id"])
 
 
 if __name__ == "__main__":

@@ -249,8 +249,9 @@ class SessionState(Contract):
 class Handed(Contract):
     """What an answer hands to its asker, to be written to the store (docs/adr/0007).
 
-    `events` are all from `after` to the answer's own, these included. Whoever has written everything up to
-    `after`, or knows that the store has it, and writes these, leaves the store without a gap up to this answer.
+    `events` are all those after number `after`, up to the answer's own. Whoever has written everything up to
+    `after`, or knows that the store has it, and writes these, leaves the store without a gap up to this
+    answer.
     """
 
     events: list[Event] = []

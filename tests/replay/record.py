@@ -47,7 +47,7 @@ async def everything(house: House) -> str:
     await house.growing(session, slow.reply)
     await house.tell(session, CancelMessage(message=slow.reply))
     await house.finished(session, slow.reply)
-    failing = await house.post(session, "[[fail=invalid]]", flusher=True)
+    failing = await house.post(session, "[[fail=invalid]]", flusher="somebody")
     assert failing.reply
     await house.finished(session, failing.reply)
     running = await house.post(session, SLOW)

@@ -35,15 +35,17 @@ SLOW = "[[words=400 delay_ms=20]]"
 
 async def test_a_post_is_answered_with_its_number_and_its_events(house: House) -> None:
     session = (await house.begin(stored=True)).id
-    first = await house.post(session, "one", reply=False, flusher=True)
-    second = await house.post(session, "two", reply=False, flusher=True)
+    first = await house.post(session, "one", reply=False, flusher="somebody")
+    second = await house.post(session, "two", reply=False, flusher="somebody")
     assert (first.seq, second.seq) == (1, 2)
     assert first.reply is None
-    # Nobody has said yet that the first is in the store, so the second answer carries it again.
-    assert [event.seq for event in second.events] == [1, 2]
-    third = await house.post(session, "three", reply=False, flusher=True, flushed=2)
-    assert [event.seq for event in third.events] == [3]
-    assert third.events[0].data["message"]["parent"] == second.message
+    # He was handed the first already; another was not, and nobody has said yet that it is in the store.
+    assert [event.seq for event in second.events] == [2]
+    third = await house.post(session, "three", reply=False, flusher="another")
+    assert [event.seq for event in third.events] == [1, 2, 3]
+    assert third.events[2].data["message"]["parent"] == second.message
+    fourth = await house.post(session, "four", reply=False, flusher="a third", flushed=3)
+    assert ([event.seq for event in fourth.events], fourth.after, fourth.stored) == ([4], 3, 3)
 
 
 async def test_a_reply_is_made_and_reaches_the_store(house: House) -> None:
@@ -129,7 +131,7 @@ async def test_a_store_that_does_not_keep_up_holds_posts_back_and_loses_none(
 
     async def fill() -> None:
         for _ in range(10):
-            kept.append(await house.post(session, text, reply=False, flusher=True))
+            kept.append(await house.post(session, text, reply=False, flusher="somebody"))
 
     with monkeypatch.context() as outage:
         outage.setattr(house.store, "append", down)
@@ -281,10 +283,10 @@ async def test_replies_and_queues_survive_continue_as_new(house: House) -> None:
 
 async def test_history_events_a_message(house: House) -> None:
     handle = await house.begin()
-    await house.post(handle.id, "warm", reply=False, flusher=True)
+    await house.post(handle.id, "warm", reply=False, flusher="somebody")
     before = len([event async for event in handle.fetch_history_events()])
     for n in range(20):
-        await house.post(handle.id, f"{n}", reply=False, flusher=True, flushed=n + 1)
+        await house.post(handle.id, f"{n}", reply=False, flusher="somebody", flushed=n + 1)
     after = len([event async for event in handle.fetch_history_events()])
     assert (after - before) / 20 <= 6
 
@@ -293,7 +295,7 @@ async def test_history_events_a_reply(house: House) -> None:
     handle = await house.begin(stored=True)
     counts = []
     for _ in range(4):
-        posted = await house.post(handle.id, "hello", flusher=True)
+        posted = await house.post(handle.id, "hello", flusher="somebody")
         assert posted.reply
         await house.finished(handle.id, posted.reply)
         counts.append(await house.settled(handle.id))

@@ -82,7 +82,7 @@ async def test_two_reconcilers_end_a_session_once(watched: House) -> None:
 
 async def test_a_post_that_knows_more_than_a_reset_run_ends_it(house: House) -> None:
     handle = await house.begin(stored=True)
-    posted = [await house.post(handle.id, f"{n}", reply=False, flusher=True) for n in range(3)]
+    posted = [await house.post(handle.id, f"{n}", reply=False, flusher="somebody") for n in range(3)]
     await house.store.append(posted[-1].events)
     with pytest.raises(SessionEnded):
         await house.post(handle.id, "next", reply=False, flushed=3, flushed_event="evt_of_another_past")

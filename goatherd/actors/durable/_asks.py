@@ -39,7 +39,7 @@ class Moved(ActorError):
 
 
 MOST_BYTES = 1_000_000
-"""Of the answers of one delivery, besides the last. Temporal takes 2 MB, and more would stop the actor."""
+"""Of the answers of one delivery, unless one is more. Temporal takes 2 MB, and more would stop the actor."""
 
 
 class Asks:
@@ -166,12 +166,13 @@ class Asks:
         """What became of each. Answers that are too large together come later, as those of slow requests."""
         outcomes, room = [], MOST_BYTES
         for item, one in zip(items, taken, strict=True):
-            if room <= 0 and isinstance(one, Seen):
-                one.awaited = True
-                outcomes.append(protocol.Outcome(slow=True))
-                continue
-            outcomes.append(self.outcome(item, one))
-            room -= len(to_json(outcomes[-1].value))
+            outcome = self.outcome(item, one)
+            size = len(to_json(outcome.value))
+            if isinstance(one, Seen) and not one.open and size > room and room < MOST_BYTES:
+                self._window.put_off(one)
+                outcome, room = protocol.Outcome(slow=True), 0
+            outcomes.append(outcome)
+            room -= size
         return outcomes
 
     def outcome(

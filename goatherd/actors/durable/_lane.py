@@ -30,6 +30,8 @@ MOST_ALONE = 4
 """Requests that wait for their answers as updates of their own. Temporal takes ten in flight."""
 PATIENCE_S = 0.1
 """A request that went alone holds up the next call for so long at most."""
+MOST_BYTES = 1_000_000
+"""Of the requests of one call. Temporal takes 2 MB."""
 
 _A_TURN_S = 1e-6
 """Long enough for the event loop to have its turn."""
@@ -86,6 +88,8 @@ class Lane:
             max_batch=together,
             # Those who were just answered may ask again at once: then they go along with who waits already.
             linger=lambda: _A_TURN_S if self.waiting > 1 else 0.0,
+            weigh=_bytes,
+            max_weight=MOST_BYTES,
         )
         self._alone: dict[str, asyncio.Task[Any]] = {}
         self._unconfirmed: Sent | None = None
@@ -244,6 +248,10 @@ class Lane:
                     raise _gone(error, self._id) from error
             await asyncio.sleep(delay_s)
             delay_s = min(max(delay_s * 2, 0.01), 0.5)
+
+
+def _bytes(sent: Sent) -> int:
+    return len(adapter(type(sent.message)).dump_json(sent.message))
 
 
 def _item(sent: Sent) -> protocol.Item:

@@ -59,6 +59,13 @@ class Window:
         if not seen.awaited:
             self._answered.append(seen)
 
+    def put_off(self, seen: Seen) -> None:
+        """Its asker is told that the answer comes later, although it is there: so it has to be kept."""
+        if not seen.awaited and not seen.open:
+            seen.awaited = True
+            if seen in self._answered:
+                self._answered.remove(seen)
+
     def collected(self, seen: Seen) -> None:
         """Its asker has the answer."""
         if seen.awaited and not seen.open:
