@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from goatherd.cli_task import task
 from goatherd.contracts.queues import Pool
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="The models that Goatherd can talk with.")
 app.add_typer(models, name="models")
+app.add_typer(task, name="task")
 
 Host = Annotated[
     str | None, typer.Option(envvar="GOATHERD_HOST", help="Where the API listens. Default: 127.0.0.1.")
@@ -56,6 +58,14 @@ MongoUri = Annotated[
 Model = Annotated[
     str | None, typer.Option(envvar="GOATHERD_MODEL", help="The model of sessions that name none.")
 ]
+Actors = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GOATHERD_ACTORS",
+        metavar="MODULE,…",
+        help="Modules with actor types of your own, which the pool `actors` serves.",
+    ),
+]
 LogLevel = Annotated[
     str | None, typer.Option(envvar="GOATHERD_LOG_LEVEL", help="debug, info, warning or error.")
 ]
@@ -70,6 +80,7 @@ def up(
     namespace: Namespace = None,
     mongo_uri: MongoUri = None,
     model: Model = None,
+    actors: Actors = None,
     log_level: LogLevel = None,
 ) -> None:
     """Starts everything: Temporal, the store, the workers and the API. Ctrl-C stops it."""
@@ -81,6 +92,7 @@ def up(
         temporal_namespace=namespace,
         mongo_uri=mongo_uri,
         model=model,
+        actors=actors,
         log_level=log_level,
     )
     from rich.console import Console
@@ -138,6 +150,7 @@ def worker(
     namespace: Namespace = None,
     mongo_uri: MongoUri = None,
     model: Model = None,
+    actors: Actors = None,
     log_level: LogLevel = None,
 ) -> None:
     """Starts one worker process, on the servers named or on those of the `goatherd up` that runs here."""
@@ -148,6 +161,7 @@ def worker(
         temporal_namespace=namespace,
         mongo_uri=mongo_uri,
         model=model,
+        actors=actors,
         log_level=log_level,
     )
     import uvloop

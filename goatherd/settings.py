@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     inference_slots: int = Field(2, ge=1, description="Replies that one inference worker makes at once.")
     torch_threads: int | None = None
 
+    # Actors
+    actors: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        description="Modules with actor types of your own, for the pool `actors`: `shop.carts,bank`.",
+    )
     workflow_sandbox: bool = Field(
         False, description="Run workflows in Temporal's sandbox, as the tests do: safer to change, slower."
     )
@@ -76,6 +81,11 @@ class Settings(BaseSettings):
     session_max_posts_per_run: int = Field(1_000, ge=1, le=1_500, description="Then it continues as new.")
     max_body_bytes: int = 1 << 20
     ask_timeout_s: float = Field(15.0, gt=0)
+
+    # Tasks
+    webhook_allow_private: bool = Field(
+        False, description="Callbacks may be told at addresses that are not on the public Internet."
+    )
 
     # Who may talk to us
     principal: str = Field("local", description="The owner of all, until authentication is on.")

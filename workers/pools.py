@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.backends.webhooks import Webhooks
 from activities.chat import ReplyActivities, StoreActivities
 from activities.ports import ChatStore, ModelHub
+from activities.task import TaskActivities
+from activities.task_ports import TaskStore
 from activities.turn_actor import TemporalTurnActor
+from goatherd.actors.durable import JournalActivities, StateActivities, StateStore
+from goatherd.actors.persistence import Journal
 from goatherd.contracts.queues import Pool
 from goatherd.settings import Settings
+from workers.actor_types import ActorTypes
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
 
 _STICKY = timedelta(seconds=1)
 """How long the next message to an actor waits for a worker that has died before another takes it up."""
 _CANCEL_WITHIN = timedelta(milliseconds=500)
+
+OURS = (ChatSession,)
+"""The actor types that every worker of the pool `actors` serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,11 @@ class Parts:
     store: ChatStore
     models: ModelHub
     settings: Settings
+    types: ActorTypes = field(default_factory=ActorTypes)
+    """Users' own actor types, besides ours."""
+    journal: Journal | None = None
+    actor_states: StateStore | None = None
+    tasks: TaskStore | None = None
 
 
 def build_workers(pools: Sequence[Pool], parts: Parts) -> list[Worker]:
@@ -41,11 +56,21 @@ def build_workers(pools: Sequence[Pool], parts: Parts) -> list[Worker]:
 
 def _actors(parts: Parts) -> Worker:
     store = StoreActivities(parts.store)
+    activities: list[Callable[..., Any]] = [store.flush, store.salvage, *parts.types.activities]
+    if parts.journal is not None:
+        activities += JournalActivities(parts.journal).all
+    if parts.actor_states is not None:
+        states = StateActivities(parts.actor_states)
+        activities += [states.load, states.save]
+    if parts.tasks is not None:
+        activities.append(TaskActivities(parts.tasks).flush)
+    blocking = ThreadPoolExecutor(thread_name_prefix="activity") if parts.types.has_blocking else None
     return Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.ACTORS),
-        workflows=[ChatSession],
-        activities=[store.flush, store.salvage],
+        workflows=[*OURS, *parts.types.kinds],
+        activities=activities,
+        activity_executor=blocking,
         workflow_runner=workflow_runner(sandboxed=parts.settings.workflow_sandbox),
         # Python runs one workflow task at a time: more threads than cores only fight for the lock.
         workflow_task_executor=ThreadPoolExecutor(
@@ -76,11 +101,14 @@ def _inference(parts: Parts) -> Worker:
 
 
 def _store(parts: Parts) -> Worker:
-    store = StoreActivities(parts.store)
+    activities: list[Callable[..., Any]] = [StoreActivities(parts.store).copy_branch]
+    if parts.tasks is not None:
+        webhooks = Webhooks(allow_private=parts.settings.webhook_allow_private)
+        activities.append(TaskActivities(parts.tasks, webhooks).tell_callback)
     return Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.STORE),
-        activities=[store.copy_branch],
+        activities=activities,
         graceful_shutdown_timeout=timedelta(seconds=3),
     )
 

@@ -13,7 +13,10 @@ from temporalio.client import Client
 from activities.backends.models import Models
 from activities.backends.stores import open_stores
 from activities.ports import WorkerRegistry, WorkerStatus
+from activities.reconcile import ReadSide, SessionReadSide
+from activities.task_reconcile import TaskReadSide
 from goatherd import heap
+from goatherd.actors.durable._obituaries import Obituaries
 from goatherd.contracts.queues import Pool
 from goatherd.errors import GoatherdError
 from goatherd.settings import Settings
@@ -21,7 +24,9 @@ from goatherd.telemetry import configure_tracing, get_logger, log_context_interc
 from goatherd.telemetry.metrics import serve_metrics
 from goatherd.temporal import connect
 from goatherd.waiting import run_until, stop_on_signals, until_up
-from workers.pools import Parts, build_workers
+from workers.actor_types import ActorTypes, load_actor_types
+from workers.payload_sweeper import PayloadSweeper
+from workers.pools import OURS, Parts, build_workers
 from workers.reconciler import Reconciler
 
 REPORT_EVERY_S = 2.0
@@ -31,13 +36,19 @@ log = get_logger(__name__)
 
 
 async def run_worker(settings: Settings, pools: Sequence[Pool]) -> None:
-    """Serves `pools` until SIGTERM or SIGINT. Waits for Temporal and the store to come up, however long."""
+    """Serves `pools` until SIGTERM or SIGINT. Waits for Temporal and the store to come up, however long.
+
+    Raises:
+        Invalid: `settings.actors` names what can't be served.
+    """
+    # First of all, so that a mistake is told at once.
+    types = load_actor_types(settings.actors, OURS) if Pool.ACTORS in pools else ActorTypes()
     stop = stop_on_signals()
-    await run_until(stop, _serve(settings, pools))
+    await run_until(stop, _serve(settings, pools, types))
     log.info("worker stopped", pools=[pool.value for pool in pools])
 
 
-async def _serve(settings: Settings, pools: Sequence[Pool]) -> None:
+async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -> None:
     component = "worker-" + "+".join(pool.value for pool in pools)
     identity = f"{component}@{socket.gethostname()}:{os.getpid()}"
     tracing = configure_tracing(settings, component)
@@ -54,15 +65,32 @@ async def _serve(settings: Settings, pools: Sequence[Pool]) -> None:
         runtime = temporal_runtime(settings)
 
         async def to_temporal() -> Client:
-            return await connect(settings, interceptors=interceptors, runtime=runtime)
+            return await connect(
+                settings, payloads=stores.payloads, interceptors=interceptors, runtime=runtime
+            )
 
         client = await until_up("Temporal", to_temporal)
         models = Models(settings)
         stack.callback(models.close)
-        workers = build_workers(pools, Parts(client, stores.chats, models, settings))
+        parts = Parts(
+            client,
+            stores.chats,
+            models,
+            settings,
+            types=types,
+            journal=stores.journal,
+            actor_states=stores.actor_states,
+            tasks=stores.tasks,
+        )
+        workers = build_workers(pools, parts)
         chores = [_report(stores.workers, identity, pools, models)]
+        if Pool.ACTORS in pools:
+            queue = settings.task_queue(Pool.ACTORS)
+            chores.append(Obituaries(client, [*OURS, *types.durable], task_queue=queue).run())
         if Pool.STORE in pools:
-            chores.append(Reconciler(client, stores.chats, settings.task_queue(Pool.ACTORS)).run())
+            sides: list[ReadSide] = [SessionReadSide(stores.chats), TaskReadSide(stores.tasks)]
+            chores.append(Reconciler(client, sides, settings.task_queue(Pool.ACTORS)).run())
+            chores.append(PayloadSweeper(client, stores.payloads).run())
         if Pool.INFERENCE in pools and settings.preload:
             chores.append(_preload(models, settings.model))
         stack.push_async_callback(_sign_off, stores.workers, identity)

@@ -1,8 +1,8 @@
 """What workflow code may touch, and what is loaded anew for every workflow instance.
 
-`workflows` itself is reloaded in the sandbox, so that a stray clock or random number is caught there. What
-it imports is passed through: contracts, errors and activity shells hold no state, and reloading them would
-cost each new session tens of milliseconds.
+`workflows` itself is reloaded in the sandbox, and so are users' modules (`GOATHERD_ACTORS`), so that a stray
+clock or random number is caught there. What `workflows` imports is passed through: contracts, errors and
+activity shells hold no state, and reloading them would cost each new session tens of milliseconds.
 """
 
 from __future__ import annotations

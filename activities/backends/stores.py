@@ -7,9 +7,13 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from activities.backends.mongo_actor_state import MongoStateStore
 from activities.backends.mongo_chat import MongoChatStore
 from activities.backends.mongo_client import connect
 from activities.backends.mongo_idempotency import MongoIdempotencyStore
+from activities.backends.mongo_journal import MongoJournal
+from activities.backends.mongo_payloads import MongoPayloadStore
+from activities.backends.mongo_tasks import MongoTaskStore
 from activities.backends.mongo_workers import MongoWorkerRegistry
 from goatherd.errors import Unavailable
 from goatherd.settings import Settings
@@ -23,12 +27,20 @@ class Stores:
     chats: MongoChatStore
     idempotency: MongoIdempotencyStore
     workers: MongoWorkerRegistry
+    payloads: MongoPayloadStore
+    journal: MongoJournal
+    actor_states: MongoStateStore
+    tasks: MongoTaskStore
 
     async def prepare(self) -> None:
         """Makes collections and indexes. Raises `Unavailable` if the store does not answer."""
         await self.chats.prepare()
         await self.idempotency.prepare()
         await self.workers.prepare()
+        await self.payloads.prepare()
+        await self.journal.prepare()
+        await self.actor_states.prepare()
+        await self.tasks.prepare()
 
     async def close(self) -> None:
         await self.database.client.close()
@@ -44,4 +56,8 @@ def open_stores(settings: Settings, *, app: str) -> Stores:
         MongoChatStore(database),
         MongoIdempotencyStore(database),
         MongoWorkerRegistry(database),
+        MongoPayloadStore(database),
+        MongoJournal(database),
+        MongoStateStore(database),
+        MongoTaskStore(database),
     )

@@ -6,14 +6,13 @@ python -m examples.actors.tickets 127.0.0.1:7233     on Temporal (`goatherd up` 
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import field
 from secrets import token_hex
 
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from examples.running import run_example
 from goatherd.actors import Behavior, Context, LocalSystem, Ref, Request, behavior, message
 from goatherd.actors.durable import ActorSystem, DurableActor, actor
 from goatherd.contracts.model import Contract
@@ -133,5 +132,4 @@ async def on_temporal(address: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    told = asyncio.run(on_temporal(sys.argv[1]) if len(sys.argv) > 1 else in_this_process())
-    print("\n".join(told))
+    run_example(in_this_process, on_temporal)

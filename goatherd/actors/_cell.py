@@ -14,17 +14,16 @@ from __future__ import annotations
 import copy
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from goatherd.actors._activity import PutOff
 from goatherd.actors._behavior import Behavior, Setup, empty, name_of, same, stopped, unhandled
 from goatherd.actors._context import Context
-from goatherd.actors._environment import Work
 from goatherd.actors._errors import ActorFailed, DeathPact, MailboxFull, Unhandled
-from goatherd.actors._local_ref import Adapter, Asked, LocalRef
-from goatherd.actors._mail import INTERNAL, Adapted, Envelope, Notice, Piped, Rang, Stopped
-from goatherd.actors._message import Request, display
+from goatherd.actors._local_ref import LocalRef
+from goatherd.actors._mail import INTERNAL, Adapted, Envelope, Notice, Rang, Stopped
+from goatherd.actors._message import display
+from goatherd.actors._pending import Pending
 from goatherd.actors._ref import Ref
 from goatherd.actors._signals import POST_STOP, PRE_RESTART, ChildFailed, Signal, Terminated
 from goatherd.actors._states import RUNNING, SHUT, UNBOUNDED, Op, State
@@ -43,12 +42,10 @@ _FAILURES = (Exception, CancelledError)
 """What a behavior may raise and be supervised for. Work that was cancelled raises the latter."""
 
 
-class Cell:
+class Cell(Pending):
     """See the module. Everything is called from the runtime's thread only."""
 
     __slots__ = (
-        "_works",
-        "adapters",
         "address",
         "behavior",
         "capacity",
@@ -57,7 +54,6 @@ class Cell:
         "current",
         "failure",
         "initial",
-        "limit",
         "mailbox",
         "name",
         "next_name",
@@ -68,17 +64,14 @@ class Cell:
         "reply_to",
         "resume_at",
         "rules",
-        "runtime",
         "scheduled",
         "stash",
         "stash_capacity",
         "state",
         "system",
-        "timers",
         "waiting",
         "watchers",
         "watching",
-        "work",
     )
 
     def __init__(
@@ -94,7 +87,8 @@ class Cell:
         mailbox: int | None,
         stash: int | None,
     ) -> None:
-        self.runtime = runtime
+        self.capacity = UNBOUNDED if mailbox is None else mailbox
+        super().__init__(runtime, self.capacity)
         self.parent = parent
         self.name = name
         self.path = path
@@ -104,20 +98,14 @@ class Cell:
         self.rules = rules
         self.behavior: Behavior[Any] = self.initial
         self.state = State.STARTING
-        self.capacity = UNBOUNDED if mailbox is None else mailbox
-        self.limit = self.capacity
         self.stash_capacity = STASH if stash is None else stash
         self.mailbox: deque[Envelope] = deque()
         self.stash: deque[Envelope] = deque()
         self.system: deque[Op] = deque()
         self.scheduled = False
         self.children: dict[str, Cell] = {}
-        self.timers: dict[str, Timer] = {}
         self.watching: dict[str, tuple[Ref[Any], Any]] = {}
         self.watchers: dict[str, Ref[Any]] = {}
-        self.adapters: list[Callable[[Any], Any]] = []
-        self._works = 0
-        self.work: dict[int, Piped] = {}
         self.record = Record()
         self.failure: BaseException | None = None
         self.resume_at: float | None = None
@@ -140,13 +128,13 @@ class Cell:
         return self.limit == SHUT
 
     def run(self, budget: int) -> int:
-        """Handles up to `budget` messages; returns how many."""
+        """Handles up to `budget` messages; returns how many. Less than that: it can do no more now."""
         handled = 0
-        mailbox, system = self.mailbox, self.system
+        mailbox, system, context = self.mailbox, self.system, self.context
         while True:
             while system:
                 self._obey(system.popleft())
-            if handled >= budget or not mailbox or self.state is not RUNNING:
+            if handled == budget or not mailbox or self.state is not RUNNING:
                 return handled
             handled += 1
             message, self.reply_to = mailbox.popleft()
@@ -157,7 +145,7 @@ class Cell:
                     if message is _DROPPED:
                         continue
                     self.current = message
-                following = self.behavior.receive(self.context, message)
+                following = self.behavior.receive(context, message)
                 if following is not None and following is not same:
                     self._become(following)
             except _FAILURES as error:
@@ -498,97 +486,7 @@ class Cell:
         if ref.address in self.watching:
             self.deliver(Stopped(ref, cause))
 
-    # -- timers and work
-
-    def start_timer(self, timer: Timer) -> None:
-        self.cancel_timer(timer.key)
-        if self.limit == SHUT:
-            return
-        self.timers[timer.key] = timer
-        self.runtime.deadlines.add(timer)
-
-    def cancel_timer(self, key: str) -> None:
-        timer = self.timers.pop(key, None)
-        if timer is not None:
-            self.runtime.deadlines.cancel(timer)
-
-    def cancel_timers(self) -> None:
-        for key in list(self.timers):
-            self.cancel_timer(key)
-
-    def rang(self, timer: Timer) -> None:
-        self.deliver(Rang(timer))
-
-    def pipe(
-        self,
-        work: Awaitable[Any],
-        ok: Callable[[Any], Any],
-        err: Callable[[BaseException], Any] | None,
-        *,
-        key: str | None = None,
-    ) -> Work:
-        self._works += 1
-        number = self._works
-
-        def done(value: Any, error: BaseException | None) -> None:
-            if self.work.pop(number, None) is None and self.limit == SHUT:
-                return
-            self.deliver(Adapted(ok, value) if error is None else Adapted(err, error))
-
-        under_way = self.runtime.environment.run(work, done)
-        self.work[number] = Piped(under_way, work, ok, err, key)
-        return under_way
-
-    def cancel_work(self, key: str) -> None:
-        for number, piped in list(self.work.items()):
-            if piped.key != key:
-                continue
-            piped.handle.cancel()
-            if isinstance(piped.handle, PutOff):  # Nobody runs it who would say so.
-                del self.work[number]
-                self.deliver(Adapted(piped.err, CancelledError()))
-
-    def ask(
-        self,
-        ref: Ref[Any],
-        request: Any,
-        ok: Callable[[Any], Any],
-        err: Callable[[Any], Any],
-        timeout_s: float,
-    ) -> None:
-        deadline = self.runtime.environment.now() + timeout_s
-        promise = self.await_answer(self.runtime.promise_address(), ok, err, deadline)
-        # Of a message with the address in a field, too, the asker learns that it fails or is not handled.
-        ref.send(request if isinstance(request, Request) else request(promise), promise)
-
-    def await_answer(
-        self,
-        address: str,
-        ok: Callable[[Any], Any],
-        err: Callable[[Any], Any],
-        deadline: float,
-        *,
-        number: int = 0,
-    ) -> Ref[Any]:
-        """The address of an answer that comes to this actor. `number`: its timer's, if it had one."""
-
-        def done(answer: Any, error: GoatherdError | None) -> None:
-            self.deliver(Adapted(ok, answer) if error is None else Adapted(err, error))
-
-        return self.runtime.promise(
-            done, deadline, address=address, owner=Asked(self, ok, err), number=number
-        )
-
-    def adapter(self, adapt: Callable[[Any], Any]) -> Ref[Any]:
-        for number, known in enumerate(self.adapters):
-            if known is adapt:
-                return Adapter(self, number, adapt)
-        self.adapters.append(adapt)
-        return Adapter(self, len(self.adapters) - 1, adapt)
-
-    def adapter_at(self, number: int) -> Ref[Any]:
-        """Raises `IndexError` if it has no such adapter."""
-        return Adapter(self, number, self.adapters[number])
+    # -- children
 
     def child_name(self) -> str:
         self.next_name += 1

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from goatherd.actors._address import check_address, check_id
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._duration import Duration, seconds
 from goatherd.actors._environment import Work
@@ -20,6 +21,7 @@ from goatherd.errors import GoatherdError
 if TYPE_CHECKING:
     from goatherd.actors._cell import Cell
     from goatherd.actors._receptionist import ReceptionistMessage
+    from goatherd.actors.persistence._calls import Calls
     from goatherd.actors.persistence._journal import Journal
 
 M = TypeVar("M")
@@ -65,10 +67,10 @@ class Context(Generic[M]):
         return self._cell.runtime.receptionist
 
     @property
-    def journal(self) -> Journal | None:
+    def journal(self) -> Journal | Calls | None:
         """Where event-sourced actors keep their events. None: the history of this run is the journal."""
         # Optional, so that an environment without one need not say so.
-        journal: Journal | None = getattr(self._cell.runtime.environment, "journal", None)
+        journal: Journal | Calls | None = getattr(self._cell.runtime.environment, "journal", None)
         return journal
 
     # -- children
@@ -128,8 +130,12 @@ class Context(Generic[M]):
         cell.order_stop()
 
     def ref(self, address: str) -> Ref[Any]:
-        """The actor of an address: of a durable actor, its id. It may not exist."""
-        return self._cell.runtime.resolve(address)
+        """The actor of an address: of a durable actor, its id. It may not exist.
+
+        Raises:
+            Invalid: nobody can have this address.
+        """
+        return self._cell.runtime.resolve(check_address(address))
 
     def start(self, kind: Any, child_id: str, start: Any = None) -> Ref[Any]:
         """A durable child: an actor of its own, of a `DurableActor` type, which stops when this one does.
@@ -137,9 +143,10 @@ class Context(Generic[M]):
         What is sent to it waits until it has started. If its id is taken it counts as stopped: watch it.
 
         Raises:
+            Invalid: this can't be an id: it has a sign of an address in it.
             NotDurable: this system is not on Temporal.
         """
-        return self._cell.runtime.environment.start_child(kind, child_id, start)
+        return self._cell.runtime.environment.start_child(kind, check_id(child_id), start)
 
     # -- watching
 

@@ -12,7 +12,10 @@ ActorError
 ├── DeathPact          a watched actor stopped, and its watcher did not handle that
 ├── NameTaken          a live sibling has this name
 ├── NotAChild          only children can be stopped
-└── NotDurable         something that has to go through continue-as-new can't be written down
+├── NotDurable         something that has to go through continue-as-new can't be written down
+├── StateTooLarge      the actor can't go on to its next run, and this one takes no more
+├── AnswerTooLarge     it was applied, and its answer can't be carried
+└── MessageTooLarge    it was not sent
 ```
 """
 
@@ -69,3 +72,15 @@ class NotAChild(ActorError):
 
 class NotDurable(ActorError):
     code = "not-durable"
+
+
+class StateTooLarge(ActorError):
+    code = "state-too-large"
+
+
+class AnswerTooLarge(ActorError):
+    code = "answer-too-large"
+
+
+class MessageTooLarge(ActorError):
+    code = "message-too-large"

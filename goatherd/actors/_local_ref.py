@@ -12,6 +12,7 @@ from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
     from goatherd.actors._cell import Cell
+    from goatherd.actors._pending import Pending
 
 
 class LocalRef(Ref[Any]):
@@ -78,6 +79,6 @@ class Adapter(Ref[Any]):
 class Asked(NamedTuple):
     """Whose ask a promise belongs to, and what becomes of the answer."""
 
-    cell: Cell
+    cell: Pending
     ok: Callable[[Any], Any]
     err: Callable[[Any], Any]

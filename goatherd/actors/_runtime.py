@@ -14,7 +14,7 @@ from goatherd.actors._local_ref import Adapter, Asked, LocalRef
 from goatherd.actors._message import display
 from goatherd.actors._receptionist import RECEPTIONIST, Receptionist, ReceptionistMessage
 from goatherd.actors._ref import Nobody, Ref, nobody
-from goatherd.actors._states import RUNNING
+from goatherd.actors._states import UNBOUNDED
 from goatherd.actors._supervision import Rule, Supervised, on, resume
 from goatherd.actors._timers import Deadlines, Timer
 from goatherd.errors import GoatherdError
@@ -237,17 +237,16 @@ class Runtime:
         if self._draining:
             return 0
         self._draining = True
-        before, ready = self.processed, self._ready
-        stop_at = None if limit is None else before + limit
+        ready, left = self._ready, UNBOUNDED if limit is None else limit
+        handled = 0
+        turn, self.turn_left = self.turn_left or THROUGHPUT, 0
         try:
-            while ready:
+            while ready and handled < left:
                 cell = ready.popleft()
-                budget = turn = self.turn_left or THROUGHPUT
-                self.turn_left = 0
-                if stop_at is not None:
-                    budget = min(turn, stop_at - self.processed)
-                self.processed += cell.run(budget)
-                if not cell.system and (not cell.mailbox or cell.state is not RUNNING):
+                budget = turn if turn <= left - handled else left - handled
+                done = cell.run(budget)
+                handled += done
+                if done < budget or not cell.has_work:
                     cell.scheduled = False
                 elif budget == turn:
                     ready.append(cell)
@@ -255,11 +254,11 @@ class Runtime:
                     # It goes on where it was, so that nobody's order depends on the limit.
                     ready.appendleft(cell)
                     self.turn_left = turn - budget
-                if stop_at is not None and self.processed >= stop_at:
-                    break
+                turn = THROUGHPUT
         finally:
             self._draining = False
-        return self.processed - before
+            self.processed += handled
+        return handled
 
     def ring(self) -> None:
         """The alarm is due."""

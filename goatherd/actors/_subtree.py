@@ -20,22 +20,31 @@ def below(cell: Cell) -> list[Cell]:
     return found
 
 
-def rests(cells: Sequence[Cell], askers: frozenset[str]) -> bool:
+def rests(cells: Sequence[Cell], askers: frozenset[str], until: float) -> bool:
     """Whether nothing is under way in a subtree, and nobody else waits for its end: it can be taken out.
 
-    What it owes an answer may wait: the asker's address goes along. `askers`: who waits for an answer itself.
+    What it owes an answer may wait: the asker's address goes along. So do timers that ring at `until` or
+    later. `askers`: who waits for an answer itself.
     """
+    due = next_deadline(cells)
+    if due is not None and due < until:
+        return False
     inside = {cell.address for cell in cells}
     parent = cells[0].parent
     known = inside if parent is None else inside | {parent.address}
     return all(
         cell.state is RUNNING
-        and not (cell.mailbox or cell.stash or cell.system or cell.timers or cell.work)
+        and not (cell.mailbox or cell.stash or cell.system or cell.work)
         and cell.address not in askers
         and all(_base(address) in inside for address in cell.watching)
         and all(_base(address) in known for address in cell.watchers)
         for cell in cells
     )
+
+
+def next_deadline(cells: Sequence[Cell]) -> float | None:
+    """When the first timer of a subtree rings."""
+    return min((timer.when for cell in cells for timer in cell.timers.values()), default=None)
 
 
 def askers(runtime: Runtime) -> frozenset[str]:
@@ -57,6 +66,8 @@ def dump(cells: Sequence[Cell]) -> Json:
 def evict(runtime: Runtime, cells: Sequence[Cell]) -> None:
     """Takes a subtree out, without a word to it: it does not stop. Its addresses stay good."""
     for cell in reversed(cells):
+        for timer in cell.timers.values():
+            runtime.deadlines.cancel(timer)
         cell.state, cell.limit = State.AWAY, SHUT
         runtime.forget(cell)
 
@@ -78,11 +89,17 @@ def restore(runtime: Runtime, cell: Cell, written: Json) -> None:
         runtime.counters = [max(uid, last), *others]
         with resolving(runtime.resolve):
             for one, fields in zip(cells, written, strict=True):
-                fill(runtime, one, fields)
+                fill(runtime, one, _renumbered(fields))
     finally:
         cell.mailbox.extend(waiting)
     if cell.mailbox:
         runtime.schedule(cell)
+
+
+def _renumbered(written: Json) -> Json:
+    """Timers have their places among those of the system that they come back to."""
+    timers = sorted(written.get("timers", ()), key=lambda timer: int(timer["number"]))
+    return {**written, "timers": [{**timer, "number": 0} for timer in timers]}
 
 
 def _base(address: str) -> str:

@@ -21,7 +21,7 @@ async def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     for block in blocks:
         exec(compile(block, str(_PAGE), "exec"), vars(page))
     tests = [thing for name, thing in vars(page).items() if name.startswith("test_")]
-    assert len(tests) == 4
+    assert len(tests) == 5
     for test in tests:
         outcome = test()
         if inspect.isawaitable(outcome):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from goatherd.actors.durable._client import ActorSystem, Entity, Resident
 from goatherd.actors.durable._definition import DurableActor, actor
+from goatherd.actors.durable._journal_activities import JournalActivities
 from goatherd.actors.durable._lane import Busy
 from goatherd.actors.durable._sharded import ShardedEntity, sharded
 from goatherd.actors.durable._state_activities import StateActivities
@@ -14,6 +15,7 @@ __all__ = [
     "Busy",
     "DurableActor",
     "Entity",
+    "JournalActivities",
     "MemoryStateStore",
     "Resident",
     "ShardedEntity",

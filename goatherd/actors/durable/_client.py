@@ -15,18 +15,20 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from goatherd.actors._errors import ActorStopped
+from goatherd.actors._address import check_id
+from goatherd.actors._errors import ActorStopped, MessageTooLarge
 from goatherd.actors._message import Request, answer_type
+from goatherd.actors._wire import adapter
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._definition import DurableActor
 from goatherd.actors.durable._lane import Lane, Sent, gone
 from goatherd.actors.durable._sharded import ShardedEntity
 from goatherd.contracts.model import Contract
 from goatherd.errors import GoatherdError
+from goatherd.payloads import PayloadStore, carries_large, data_converter
 from goatherd.temporal import ActorGone, translate
 
 Start = TypeVar("Start", bound=Contract)
@@ -34,6 +36,9 @@ Answer = TypeVar("Answer")
 
 TASK_TIMEOUT = timedelta(seconds=5)
 """A worker that dies with an actor's task in hand holds the actor up for so long."""
+MOST_BYTES = 1_500_000
+"""Of a message, without a store for large ones. Temporal takes 2 MB. What is a bit more would hold up the
+actor: its worker is told, and not the asker."""
 
 
 class ActorSystem:
@@ -56,13 +61,15 @@ class ActorSystem:
         *,
         namespace: str = "default",
         task_queue: str = "goatherd-actors",
+        payloads: PayloadStore | None = None,
     ) -> Self:
-        """Connects to a Temporal server.
+        """Connects to a Temporal server. `payloads`: where messages, answers and states are kept that are too
+        large for it; the workers' clients need the same.
 
         Raises:
             RuntimeError: nobody answers there.
         """
-        client = await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+        client = await Client.connect(address, namespace=namespace, data_converter=data_converter(payloads))
         return cls(client, task_queue=task_queue)
 
     @overload
@@ -74,10 +81,26 @@ class ActorSystem:
     def entity(
         self, kind: type[DurableActor[Any]] | type[ShardedEntity], entity_id: str
     ) -> Entity[Any] | Resident:
-        """The actor of a type that has this id. Nothing is sent: it may not exist."""
+        """The actor of a type that has this id. Nothing is sent: it may not exist.
+
+        Raises:
+            Invalid: this can't be an id. A sharded entity's may have any characters, a durable actor's not
+                those that are signs of an address.
+        """
         if issubclass(kind, ShardedEntity):
             return Resident(self, kind, entity_id)
-        return Entity(self, kind, entity_id)
+        return Entity(self, kind, check_id(entity_id))
+
+    def check_size(self, message: Any) -> None:
+        """Raises `MessageTooLarge`."""
+        if carries_large(self.client.data_converter.payload_converter):
+            return
+        size = len(adapter(type(message)).dump_json(message))
+        if size > MOST_BYTES:
+            raise MessageTooLarge(
+                f"{type(message).__name__} has {size} bytes, and Temporal takes 2 MB: connect with a store "
+                "for large payloads (`payloads=` of `ActorSystem.connect`), as the actor's workers have to."
+            )
 
     def new_id(self) -> str:
         """Of a message: never used before, by any process."""
@@ -163,6 +186,7 @@ class Entity(Generic[Start]):
         Raises:
             ActorStopped: it has stopped or does not exist: at once.
             Busy: too much waits for it already.
+            MessageTooLarge: it can't be sent.
             DeadlineExceeded: no answer in time; the request may be applied all the same.
             Unavailable: Temporal can't be reached.
             GoatherdError: the error that it was refused with.
@@ -203,6 +227,7 @@ class Entity(Generic[Start]):
     def _check(self, message: Any) -> None:
         if self.kind.messages.get(type(message).__name__) is not type(message):
             raise TypeError(f"{self.kind.actor_type} has no message {type(message).__name__}.")
+        self._system.check_size(message)
 
     async def _ask_or_start(self, sent: Sent, start: Start) -> Any:
         operation: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
@@ -259,6 +284,7 @@ class Resident:
         Raises:
             ActorStopped: it stopped before it answered.
             Busy: too much waits for its shard already.
+            MessageTooLarge: it can't be sent.
             DeadlineExceeded: no answer in time; the request may be applied all the same.
             Unavailable: Temporal can't be reached.
             GoatherdError: the error that it was refused with.
@@ -325,6 +351,7 @@ class Resident:
     def _check(self, message: Any) -> None:
         if self.kind.messages.get(type(message).__name__) is not type(message):
             raise TypeError(f"{self.kind.entity_type} has no message {type(message).__name__}.")
+        self._system.check_size(message)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Resident) and (other.kind, other.id) == (self.kind, self.id)

@@ -42,6 +42,9 @@ class DurableActor(Generic[Start]):
     most_together: ClassVar[int] = 500
     """Requests of one update, which the actor has to handle within Temporal's two seconds. Fewer, if their
     answers are large."""
+    journal: ClassVar[bool] = False
+    """Its event-sourced actors keep their events in the journal: its workers need `JournalActivities`. Else
+    its history, and what its runs hand on, are all that they need."""
     start_type: ClassVar[type[Contract]]
     host: Host
     _details: str | None = None
@@ -202,6 +205,9 @@ def _add_system(cls: type[Any]) -> None:
     async def deliver(self: Any, delivery: Any) -> Any:
         return await self.host.deliver(delivery)
 
+    def check_deliver(self: Any, delivery: Any) -> None:
+        self.host.check_delivery()
+
     async def collect(self: Any, collection: Any) -> Any:
         return await self.host.collect(collection)
 
@@ -228,7 +234,9 @@ def _add_system(cls: type[Any]) -> None:
     _own(cls, stray, "on_stray", name=str, inputs=Sequence[RawValue], **none)
     cls.on_stray = workflow.signal(dynamic=True)(stray)
     _own(cls, deliver, "deliver", delivery=protocol.Delivery, **{"return": protocol.Outcomes})
+    _own(cls, check_deliver, "check_deliver", delivery=protocol.Delivery, **none)
     cls.deliver = workflow.update(name=protocol.DELIVER)(deliver)
+    cls.deliver.validator(check_deliver)
     _own(cls, collect, "collect", collection=protocol.Collection, **{"return": protocol.Outcomes})
     cls.collect = workflow.update(name=protocol.COLLECT)(collect)
     _own(cls, view, "view", **{"return": protocol.View})

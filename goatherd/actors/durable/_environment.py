@@ -20,6 +20,7 @@ from goatherd.actors._message import display
 from goatherd.actors._ref import Ref
 from goatherd.actors._wire import adapter, write, write_error
 from goatherd.actors.durable import _protocol as protocol
+from goatherd.actors.durable._journal_activities import JournalCall, JournalCalls
 from goatherd.actors.durable._outbox import Outbox
 from goatherd.errors import GoatherdError, from_code
 
@@ -38,6 +39,7 @@ class WorkflowEnvironment:
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = 0.0
         self._outbox = Outbox()
+        self.journal = JournalCalls(host) if host.keeps_journal else None
 
     @property
     def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:
@@ -85,7 +87,8 @@ class WorkflowEnvironment:
 
     def run(self, work: Awaitable[Any], done: Done) -> Work:
         if isinstance(work, Activity):
-            if self._host.is_moving:
+            of_journal = isinstance(work.argument, JournalCall)
+            if self._host.is_closing if of_journal else self._host.is_moving:
                 return PutOff(work)
             future: asyncio.Future[Any] = _start(work)
         else:

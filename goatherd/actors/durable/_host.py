@@ -7,7 +7,7 @@ history is long: then all goes on in the next run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from goatherd.actors._activity import PutOff
 from goatherd.actors._behavior import Behavior, name_of
 from goatherd.actors._cell import Cell
 from goatherd.actors._errors import Unhandled
-from goatherd.actors._mail import Notice
+from goatherd.actors._mail import Notice, Piped
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._signals import CANCEL_REQUESTED
@@ -28,7 +28,10 @@ from goatherd.actors._wire import read, read_error
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._asks import Asks, Moved, as_failure
 from goatherd.actors.durable._environment import WorkflowEnvironment
+from goatherd.actors.durable._journal_activities import is_of_journal
+from goatherd.actors.durable._luggage import Luggage, checked_answer, checked_outcomes, stuck
 from goatherd.actors.durable._window import Window
+from goatherd.actors.persistence._running import as_its_user_sees, resume
 from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class Host:
         self._children: dict[str, bool] = {}
         self._ended: Cell | None = None
         self.is_moving = False
+        self._luggage = Luggage()
         self.environment = WorkflowEnvironment(self)
         self.runtime = Runtime(workflow.info().workflow_id, self.environment)
         self.runtime.on_top_stopped = self._root_stopped
@@ -78,6 +82,7 @@ class Host:
             else:
                 self._children = dict.fromkeys(carried.children, True)
                 _snapshot.restore(self.runtime, carried.tree)
+                resume(self.runtime)
         self._root = self._asks.root = self.runtime.cell_at(self.runtime.host)
 
     # -- the run
@@ -103,13 +108,15 @@ class Host:
             raise asyncio.CancelledError
         if self._ended.failure is not None:
             raise as_failure(self._ended.failure)
-        return self._actor.result(self._ended.behavior)
+        return self._actor.result(as_its_user_sees(self._ended.behavior))
 
     def _is_over(self) -> bool:
         if self._broken is not None:
             return True
         if self._ended is None:
-            if not self.is_worn_out:
+            if not self.is_worn_out or not self._luggage.is_due(
+                self.runtime.processed, is_full=self._is_full
+            ):
                 return False
             self._begin_move()
             if self._has_work:
@@ -117,6 +124,9 @@ class Host:
         if self.environment.is_sending:
             return False
         if self._ended is None:
+            if not self._luggage.fits(self._carried, self.runtime.processed):
+                self._stay()
+                return False
             # Last of all: whoever is let go asks again at once, and is to find the next run.
             self._asks.let_go()
         return workflow.all_handlers_finished()
@@ -133,24 +143,50 @@ class Host:
                 )
                 self._children[child] = True
 
+    def _stay(self) -> None:
+        """The run goes on after all, with what was put off."""
+        self.is_moving = False
+        for cell in list(self.runtime.cells()):
+            for number, piped in list(cell.work.items()):
+                if isinstance(piped.handle, PutOff):
+                    del cell.work[number]
+                    cell.pipe(piped.work, piped.ok, piped.err, key=piped.key)
+        resume(self.runtime)
+
     def _kinship(self, child: str) -> protocol.Watching:
         """A child's end is not told by Temporal to any later run than the one that has started it."""
         return protocol.Watching(watched=child, watcher=f"{self.runtime.host}/{_KINSHIP}")
 
     @property
     def _has_work(self) -> bool:
-        return any(
-            not isinstance(piped.handle, PutOff)
+        return any(True for _ in self._under_way())
+
+    def _under_way(self) -> Iterator[Piped]:
+        return (
+            piped
             for cell in self.runtime.cells()
             for piped in cell.work.values()
+            if not isinstance(piped.handle, PutOff)
         )
+
+    @property
+    def keeps_journal(self) -> bool:
+        return self._actor.journal
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the run is over as soon as the journal has answered: it is to be asked no more."""
+        return self.is_moving and all(is_of_journal(piped) for piped in self._under_way())
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether Temporal would soon refuse more updates of this run."""
+        return self._updates >= MOST_UPDATES
 
     @property
     def is_worn_out(self) -> bool:
         return (
-            self._taken >= self._most_asks
-            or self._updates >= MOST_UPDATES
-            or workflow.info().is_continue_as_new_suggested()
+            self._taken >= self._most_asks or self._is_full or workflow.info().is_continue_as_new_suggested()
         )
 
     def _carried(self) -> protocol.Carried:
@@ -161,7 +197,7 @@ class Host:
     @property
     def root(self) -> Behavior[Any]:
         """How the root actor behaves now; after it has stopped, how it did last."""
-        return self._root.behavior
+        return as_its_user_sees(self._root.behavior)
 
     def wake(self) -> None:
         if not self._awake:
@@ -174,7 +210,7 @@ class Host:
         try:
             self._turns()
             self.environment.set_timer()
-            self._actor.show(self._root.behavior)
+            self._actor.show(self.root)
         except Exception as error:
             # A bug of the runtime itself. A callback's error is only logged: `live` has to raise it.
             self._broken = error
@@ -204,11 +240,24 @@ class Host:
         if update is not None and self._window.get(update.id) is not None:
             return  # It was taken once, and has its answer, whatever would be said of it now.
         try:
-            if self._updates >= MOST_UPDATES:
-                raise Moved("The actor is about to go on to its next run. Ask again in a moment.")
+            self._check_room()
             self._asks.check(self._asks.read(kind, value), entity)
         except Exception as error:
             raise as_failure(error) from error
+
+    def check_delivery(self) -> None:
+        """As `check`, of several: each of them has its own refusal, but for a run that takes no more."""
+        try:
+            self._check_room()
+        except GoatherdError as error:
+            raise as_failure(error) from error
+
+    def _check_room(self) -> None:
+        if self._is_full:
+            # What has come since it was weighed may have changed that: whoever asks again will see.
+            if not self._luggage.is_due(self.runtime.processed, is_full=True):
+                raise stuck(self.runtime.host)
+            raise Moved("The actor is about to go on to its next run. Ask again in a moment.")
 
     async def asked(self, kind: type[Any], value: Any, entity: str | None = None) -> Any:
         """An update of one request. Its id is the message's."""
@@ -220,7 +269,7 @@ class Host:
             self._taken += 1
         seen = self._asks.take(self._asks.read(kind, value), update.id, entity)
         self.drain()
-        return await self._asks.answer(seen)
+        return checked_answer(await self._asks.answer(seen))
 
     async def deliver(self, delivery: protocol.Delivery) -> protocol.Outcomes:
         """An update of several messages, of which each has its own outcome."""
@@ -233,12 +282,12 @@ class Host:
             taken.append(self._asks.take_item(item))
             self._turns()
         self.drain()
-        return protocol.Outcomes(items=self._asks.outcomes(delivery.items, taken))
+        return checked_outcomes(self._asks.outcomes(delivery.items, taken))
 
     async def collect(self, collection: protocol.Collection) -> protocol.Outcomes:
         """An update of somebody who was told that answers come later."""
         self._updates += 1
-        return protocol.Outcomes(items=await self._asks.collect(collection))
+        return checked_outcomes(await self._asks.collect(collection))
 
     def told(self, kind: type[Any], value: Any, meta: Any) -> None:
         """A signal. One that does not fit is dropped: there is nobody to tell."""
@@ -360,7 +409,7 @@ class Host:
             actors=[
                 {
                     "address": cell.address,
-                    "behavior": name_of(cell.behavior) or type(cell.behavior).__name__,
+                    "behavior": _name(cell.behavior),
                     "state": cell.state.name.lower(),
                     "mailbox": len(cell.mailbox),
                     "stash": len(cell.stash),
@@ -379,3 +428,8 @@ class Host:
             asks=len(self._window.open),
             messages=self.runtime.processed,
         )
+
+
+def _name(behavior: Behavior[Any]) -> str:
+    seen = as_its_user_sees(behavior)
+    return name_of(seen) or type(seen).__name__

@@ -13,6 +13,7 @@ store has something of it that would come back: what has stopped is deleted ther
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -46,7 +47,7 @@ from goatherd.actors.durable._state_activities import (
 MOST_TOGETHER = 200
 """Entities that are loaded or saved by one activity."""
 _SAVE_ATTEMPTS = 5
-_SWEEP = "sweep"
+_SWEEP, _WAKE = "sweep", "wake"
 
 
 class Place(Enum):
@@ -81,6 +82,11 @@ class Sweep:
 
 
 @message
+class Wake:
+    """To itself: timers of entities that are not in memory are due."""
+
+
+@message
 class Loaded:
     result: LoadedStates
 
@@ -108,7 +114,7 @@ def not_saved(error: BaseException) -> NotSaved:
     return NotSaved(write_error(error))
 
 
-Messages = Enter | Forwarded | Load | Sweep | Loaded | Saved | NotLoaded | NotSaved
+Messages = Enter | Forwarded | Load | Sweep | Wake | Loaded | Saved | NotLoaded | NotSaved
 
 
 @behavior("goatherd.shard")
@@ -121,6 +127,8 @@ class Shard(Behavior[Messages]):
     wanted: list[str] = field(default_factory=list)
     loading: list[str] = field(default_factory=list)
     is_saving: bool = False
+    wakes: dict[str, float] = field(default_factory=dict)
+    """When the timers of those ring that are not in memory: they have to be back by then."""
 
     def knows(self, name: str) -> bool:
         known = self.known.get(name)
@@ -146,6 +154,8 @@ class Shard(Behavior[Messages]):
                 self._not_loaded(ctx, error)
             case Sweep():
                 self._sweep(ctx)
+            case Wake():
+                self._wake(ctx)
             case Saved(result=result):
                 self.is_saving = False
                 for kept in result.items:
@@ -223,8 +233,9 @@ class Shard(Behavior[Messages]):
         elif cell.mailbox:
             self._begin(ctx, name, known)
         else:
-            # Somebody wanted to watch it, or one below it.
+            # Somebody wanted to watch it, or one below it; or its timers were due, and the store has lost it.
             del self.known[name]
+            self.wakes.pop(name, None)
             self._entities(ctx).give_up(cell, gone(cell.address))
 
     def _begin(self, ctx: Context[Messages], name: str, known: Known) -> None:
@@ -240,6 +251,7 @@ class Shard(Behavior[Messages]):
         self._is_here(ctx, name, known)
 
     def _is_here(self, ctx: Context[Messages], name: str, known: Known) -> None:
+        self.wakes.pop(name, None)
         known.place = Place.HERE
         self.known[name] = known
         if self.passivate_after_s is not None and not ctx.timers.is_active(_SWEEP):
@@ -259,12 +271,24 @@ class Shard(Behavior[Messages]):
                 ctx.stash()
                 return
         elif known is not None:
-            ref = ctx.ref(forwarded.to)
+            ref = ctx._cell.runtime.resolve(forwarded.to)
             if not self._entities(ctx).is_inner(ref):
                 ctx.forward(ref, forwarded.message)
                 return
         runtime, reply_to = ctx._cell.runtime, ctx._cell.reply_to
         runtime.dead(forwarded.message, forwarded.to, "no-such-actor", reply_to)
+
+    def _wake(self, ctx: Context[Messages]) -> None:
+        now = ctx.now() + 0.001
+        for name, due in self.wakes.items():
+            if due <= now:
+                self._entities(ctx).place(name)
+        self._set_alarm(ctx, [due for due in self.wakes.values() if due > now])
+
+    def _set_alarm(self, ctx: Context[Messages], deadlines: Iterable[float]) -> None:
+        earliest = min(deadlines, default=None)
+        if earliest is not None:
+            ctx.timers.once(_WAKE, Wake(), max(earliest - ctx.now(), 0.0))
 
     # -- out of memory
 
@@ -334,7 +358,8 @@ class Shard(Behavior[Messages]):
         if cell is None:
             return None
         cells = _subtree.below(cell)
-        if not _subtree.rests(cells, askers):
+        # One whose timer rings soon would only come back.
+        if not _subtree.rests(cells, askers, ctx.now() + (self.passivate_after_s or 0.0)):
             return None
         try:
             return _subtree.dump(cells)
@@ -363,8 +388,12 @@ class Shard(Behavior[Messages]):
             state = self._state(ctx, name, _subtree.askers(ctx._cell.runtime))
             cell = self._entities(ctx).find(name)
             if cell is not None and state is not None and _digest(state) == known.digest:
+                due = _subtree.next_deadline(_subtree.below(cell))
                 self._entities(ctx).evict(cell)
                 del self.known[name]
+                if due is not None:
+                    self.wakes[name] = due
+                    self._set_alarm(ctx, self.wakes.values())
 
     def _not_saved(self, ctx: Context[Messages]) -> None:
         ctx.log.error("%s could not save: the entities stay in memory", ctx.self)

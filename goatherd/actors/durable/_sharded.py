@@ -22,7 +22,7 @@ class ShardedEntity:
     """Base of sharded entity types: all their entities live in a fixed number of workflows, the shards.
 
     ```python
-    @sharded("Cart", AddItem, Checkout, shards=16, passivate_after="2m")
+    @sharded("Cart", AddItem, Checkout, shards=4, passivate_after="2m")
     class Cart(ShardedEntity):
         def behavior(self, entity_id: str) -> Behavior[AddItem | Checkout]:
             return EmptyCart(entity_id)
@@ -37,6 +37,8 @@ class ShardedEntity:
     actor_type: ClassVar[str]
     most_together: ClassVar[int] = 500
     idempotent: ClassVar[bool] = False
+    journal: ClassVar[bool] = False
+    """See `DurableActor`."""
     messages: ClassVar[dict[str, type[Any]]]
     shards: ClassVar[int]
     passivate_after_s: ClassVar[float | None]
@@ -76,6 +78,7 @@ class _Root(DurableActor[_NoStart]):
         self._entity = entity
         self.messages = entity.messages  # type: ignore[misc]
         self.idempotent = entity.idempotent  # type: ignore[misc]
+        self.journal = entity.journal  # type: ignore[misc]
 
     def behavior(self, start: _NoStart) -> Behavior[Any]:
         return Shard(self._entity.entity_type, self._entity.passivate_after_s)
@@ -90,7 +93,7 @@ class _Root(DurableActor[_NoStart]):
 
 
 def sharded(
-    name: str, *messages: type[Any], shards: int = 16, passivate_after: Duration | None = "2m"
+    name: str, *messages: type[Any], shards: int = 4, passivate_after: Duration | None = "2m"
 ) -> Callable[[Class], Class]:
     """Makes a workflow type, the name and `Shard`, of a `ShardedEntity`.
 

@@ -47,6 +47,13 @@ def release(ctx: Context[Any], kept: int) -> None:
     cell.mailbox.appendleft(envelope)
 
 
+def put_back(ctx: Context[Any], kept: int) -> None:
+    """The end of `release`, as the message is being handled: it waits on, as the first."""
+    cell = ctx._cell
+    cell.stash.insert(kept, (cell.current, cell.reply_to))
+    cell.reply_to = None
+
+
 def take_back(ctx: Context[Any], kept: int) -> None:
     """The end of `release`, before the message has come."""
     cell = ctx._cell

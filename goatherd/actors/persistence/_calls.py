@@ -5,7 +5,8 @@ All of them are classes and functions of this module, so that an answer in a mai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from goatherd.actors._wire import Json
@@ -81,6 +82,69 @@ class EventsNotDeleted(Failed):
 
 def as_it_is(answer: Answer) -> Answer:
     return answer
+
+
+class Calls(ABC):
+    """A journal as its actors see it: each call is work for `Context.pipe_to_self`."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether what comes now is for the actor's next run: nothing more is to be written in this one."""
+        return False
+
+    @abstractmethod
+    def begin(self, persistence_id: str) -> Awaitable[Began]: ...
+
+    @abstractmethod
+    def read(self, persistence_id: str, after: int) -> Awaitable[Read]:
+        """The events after number `after`, one at least if there are any."""
+
+    @abstractmethod
+    def append(
+        self, persistence_id: str, first_seq: int, events: Sequence[Json], writer: str
+    ) -> Awaitable[Appended]:
+        """Raises `EventsRejected` at once if these can't be sent to the journal."""
+
+    @abstractmethod
+    def save(self, persistence_id: str, seq: int, state: Json) -> Awaitable[Saved]:
+        """Raises a `GoatherdError` at once if this can't be sent to the journal."""
+
+    @abstractmethod
+    def delete_snapshots(self, persistence_id: str, keep: int) -> Awaitable[SnapshotsDeleted]: ...
+
+    @abstractmethod
+    def delete_events(self, persistence_id: str, upto: int) -> Awaitable[EventsDeleted]: ...
+
+
+class Direct(Calls):
+    """Of a journal that is called from this process."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def begin(self, persistence_id: str) -> Awaitable[Began]:
+        return begin(self._journal, persistence_id)
+
+    def read(self, persistence_id: str, after: int) -> Awaitable[Read]:
+        return read(self._journal, persistence_id, after)
+
+    def append(
+        self, persistence_id: str, first_seq: int, events: Sequence[Json], writer: str
+    ) -> Awaitable[Appended]:
+        return append(self._journal, persistence_id, first_seq, events, writer)
+
+    def save(self, persistence_id: str, seq: int, state: Json) -> Awaitable[Saved]:
+        return save(self._journal, persistence_id, seq, state)
+
+    def delete_snapshots(self, persistence_id: str, keep: int) -> Awaitable[SnapshotsDeleted]:
+        return delete_snapshots(self._journal, persistence_id, keep)
+
+    def delete_events(self, persistence_id: str, upto: int) -> Awaitable[EventsDeleted]:
+        return delete_events(self._journal, persistence_id, upto)
+
+
+def calls_of(journal: Journal | Calls) -> Calls:
+    return journal if isinstance(journal, Calls) else Direct(journal)
 
 
 async def begin(journal: Journal, persistence_id: str) -> Began:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 from typing_extensions import dataclass_transform
@@ -30,6 +31,13 @@ class EventSourced(Behavior[C], Generic[C, E, S]):
     retention: ClassVar[Retention] = Retention()
     _state: Any = None
     _seq: int = 0
+    _recovered: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Its `check` is asked only when it has recovered: before that nobody knows its state."""
+        super().__init_subclass__(**options)
+        if "check" in cls.__dict__:
+            cls.check = _once_recovered(cls.check)  # type: ignore[assignment, method-assign]
 
     @property
     @final
@@ -60,8 +68,12 @@ class EventSourced(Behavior[C], Generic[C, E, S]):
         raise NotImplementedError
 
     def persistence_id(self, ctx: Context[C]) -> str:
-        """Whose events these are. Two actors that live at the same time must not have the same."""
-        return f"{name_of(self)}|{ctx.name}"
+        """Whose events these are. Two actors that live at the same time must not have the same.
+
+        If not said otherwise, the registered name, and the actor's with those above it: of a durable actor
+        its id, of a sharded entity its id too, whatever shard it is in.
+        """
+        return f"{name_of(self)}|{_place(ctx)}"
 
     def upgrade_event(self, written: Json) -> list[Json]:
         """An event as it was written once, `{"type": "module:Class", "value": ...}`, as it would be now: one,
@@ -96,3 +108,25 @@ def event_sourced(name: str, *, snapshot: Retention | None = None) -> Callable[[
         return behavior(name)(cls)
 
     return register
+
+
+def _once_recovered(check: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    @wraps(check)
+    def checked(self: EventSourced[Any, Any, Any], message: Any) -> None:
+        if self._recovered:
+            check(self, message)
+
+    return checked
+
+
+def _place(ctx: Context[Any]) -> str:
+    names, cell = [ctx.name], ctx._cell.parent
+    while cell is not None:
+        names.append(cell.name)
+        cell = cell.parent
+    runtime = ctx._cell.runtime
+    if not names[-1]:  # The root of a workflow.
+        names[-1] = runtime.host
+        if runtime.absent is not None:
+            names.pop()
+    return "/".join(reversed(names))

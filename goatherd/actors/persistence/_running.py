@@ -8,14 +8,14 @@ SETTLING ──▶ RECOVERING ──▶ READY ◀──▶ PERSISTING
 ```
 
 It does no I/O: the journal's calls are piped to it. Without a journal there is nothing to wait for, and its
-own fields are what lasts: they go through continue-as-new, and through a restart.
+own fields are what lasts: they go through continue-as-new, and through a restart. With one they go along too:
+a new run does not read the journal again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -24,29 +24,22 @@ from goatherd.actors._behavior import Behavior, behavior, same, stopped, unhandl
 from goatherd.actors._context import Context
 from goatherd.actors._errors import ActorFailed, ActorStopped
 from goatherd.actors._mail import Adapted, Piped
-from goatherd.actors._ref import Ref, resolving
+from goatherd.actors._ref import Ref
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._signals import PostStop, PreRestart, Signal
 from goatherd.actors._wire import Json, read, read_behavior, write, write_behavior
 from goatherd.actors.persistence import _backlog as backlog
 from goatherd.actors.persistence import _calls as calls
+from goatherd.actors.persistence import _recovery as recovery
 from goatherd.actors.persistence import _signals as signals
+from goatherd.actors.persistence import _snapshots as snapshots
 from goatherd.actors.persistence._effect import Effect, Refuse, Reply, Run, Step, Then, Verdict
 from goatherd.actors.persistence._errors import EventsRejected, JournalFailed, RecoveryError
-from goatherd.actors.persistence._journal import Entry, Journal
+from goatherd.actors.persistence._phase import Phase
 from goatherd.errors import Fenced
 
 if TYPE_CHECKING:
     from goatherd.actors.persistence._event_sourced import EventSourced
-
-
-class Phase(Enum):
-    NEW = "new"
-    SETTLING = "settling"
-    RECOVERING = "recovering"
-    READY = "ready"
-    PERSISTING = "persisting"
-    FAILED = "failed"
 
 
 class Pending(NamedTuple):
@@ -114,33 +107,39 @@ class Running(Behavior[Any]):
 
     def on_start(self, ctx: Context[Any]) -> Behavior[Any] | None:
         self.persistence_id = self.of.persistence_id(ctx)
-        journal = ctx.journal
-        if journal is None:
+        if ctx.journal is None:
             if self.remembered:
-                self._adopt(self.state, self.seq)
+                self.adopt(self.state, self.seq)
             else:
-                self._adopt(self.of.empty(), 0)
-            return self._recovered(ctx)
+                self.adopt(self.of.empty(), 0)
+            return self.recovered(ctx)
         # No other writer has it, also not this actor before a restart; a replay has it again.
         self.writer = f"{ctx.random.getrandbits(64):016x}"
-        self._adopt(self.of.empty(), 0)
+        self.adopt(self.of.empty(), 0)
         if self.unsettled:
             self.phase = Phase.SETTLING
         else:
-            self._recover(ctx, journal)
+            recovery.begin(self, ctx)
         return None
 
     def receive(self, ctx: Context[Any], message: Any) -> Behavior[Any] | None:
         if isinstance(message, calls.Answer | Resumed):
             if self._announce(ctx) is stopped:
                 return stopped
-            return self._answered(ctx, message) if isinstance(message, calls.Answer) else None
-        if self.phase is Phase.READY:
+            return self._answered(ctx, message) if isinstance(message, calls.Answer) else self._go_on(ctx)
+        if self.phase is not Phase.READY:
+            backlog.put_off(ctx)
+            if self.phase is Phase.FAILED:
+                # Somebody's rule was to resume: what is true can only be asked of the journal.
+                recovery.begin(self, ctx)
+        elif self.released and self._is_closing(ctx):
+            self.released = False
+            backlog.put_back(ctx, self.kept)
+        elif self._is_closing(ctx) or (not self.released and backlog.waiting(ctx, self.kept)):
+            backlog.put_off(ctx)
+            self._next(ctx)
+        else:
             return self._command(ctx, message)
-        backlog.put_off(ctx)
-        if self.phase is Phase.FAILED:
-            # Somebody's rule was to resume: what is true can only be asked of the journal.
-            self._recover(ctx, _journal(ctx))
         return None
 
     def on_signal(self, ctx: Context[Any], signal: Signal) -> Behavior[Any] | None:
@@ -152,7 +151,23 @@ class Running(Behavior[Any]):
         return following if following is unhandled else _checked(following)
 
     def check(self, message: Any) -> None:
+        self.of._recovered = self.is_recovered
         self.of.check(message)
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether its state is what the journal says."""
+        return self.phase in (Phase.READY, Phase.PERSISTING)
+
+    def _is_closing(self, ctx: Context[Any]) -> bool:
+        return ctx.journal is not None and self.journal(ctx).is_closing
+
+    def _go_on(self, ctx: Context[Any]) -> Behavior[Any] | None:
+        """In a new run: with what the last one has left to it."""
+        try:
+            return snapshots.take(self, ctx) if self.owed and self.phase is Phase.READY else None
+        finally:
+            self._next(ctx)
 
     def _end(self, ctx: Context[Any], signal: Signal) -> None:
         cell = ctx._cell
@@ -174,62 +189,9 @@ class Running(Behavior[Any]):
             after.state, after.seq, after.remembered = self.state, self.seq, True
         cell.initial = after
 
-    # -- recovering
+    # -- recovering: see `_recovery`
 
-    def _recover(self, ctx: Context[Any], journal: Journal) -> None:
-        self.phase = Phase.RECOVERING
-        self._adopt(self.of.empty(), 0)
-        self._call(ctx, calls.begin(journal, self.persistence_id), calls.ReadFailed)
-
-    def _began(self, ctx: Context[Any], answer: calls.Began) -> Behavior[Any] | None:
-        self.highest = answer.highest
-        if answer.snapshot is not None:
-            try:
-                with resolving(ctx._cell.runtime.resolve):
-                    state = read(self.of.upgrade_state(answer.snapshot.state))
-            except Exception as error:
-                self._recovery_failed(ctx, error)
-            self._adopt(state, answer.snapshot.seq)
-        return self._read_on(ctx)
-
-    def _read_on(self, ctx: Context[Any]) -> Behavior[Any] | None:
-        if self.seq >= self.highest:
-            return self._recovered(ctx)
-        self._call(ctx, calls.read(_journal(ctx), self.persistence_id, self.seq), calls.ReadFailed)
-        return None
-
-    def _replay(self, ctx: Context[Any], entries: Sequence[Entry]) -> Behavior[Any] | None:
-        try:
-            if not entries:
-                raise RecoveryError(
-                    f"Events {self.seq + 1} to {self.highest} of {self.persistence_id!r} are missing."
-                )
-            with resolving(ctx._cell.runtime.resolve):
-                for entry in entries:
-                    self._replay_one(entry)
-        except Exception as error:
-            self._recovery_failed(ctx, error)
-        return self._read_on(ctx)
-
-    def _replay_one(self, entry: Entry) -> None:
-        if entry.seq != self.seq + 1:
-            raise RecoveryError(
-                f"Event {self.seq + 1} of {self.persistence_id!r} is missing: {entry.seq} follows."
-            )
-        state = self.state
-        for written in self.of.upgrade_event(entry.event):
-            state = self.of.on_event(state, read(written))
-        self._adopt(state, entry.seq)
-
-    def _recovery_failed(self, ctx: Context[Any], cause: BaseException) -> NoReturn:
-        self.phase = Phase.FAILED
-        self.of.on_signal(ctx, signals.RecoveryFailed(cause))
-        raise RecoveryError(
-            f"{self.persistence_id!r} can't be recovered after event {self.seq}: "
-            f"{type(cause).__name__}: {cause}"
-        ) from cause
-
-    def _recovered(self, ctx: Context[Any]) -> Behavior[Any] | None:
+    def recovered(self, ctx: Context[Any]) -> Behavior[Any] | None:
         self.phase = Phase.READY
         self.announced = False
         try:
@@ -242,7 +204,7 @@ class Running(Behavior[Any]):
         if self.announced or self.phase is not Phase.READY:
             return None
         self.announced = True
-        return self._tell(ctx, signals.RecoveryCompleted())
+        return self.tell(ctx, signals.RecoveryCompleted())
 
     # -- handling commands
 
@@ -281,28 +243,30 @@ class Running(Behavior[Any]):
             state = self.of.on_event(state, event)
             steps.append((state, event))
         seq = self.seq + len(steps)
-        journal = ctx.journal
-        if journal is None:
-            self._adopt(state, seq)
+        if ctx.journal is None:
+            self.adopt(state, seq)
             return self._step(ctx, effect.steps)
+        journal = self.journal(ctx)
         try:
             written = [write(event) for event in effect.events]
+            append = journal.append(self.persistence_id, self.seq + 1, written, self.writer)
+        except EventsRejected as error:
+            return self._rejected(ctx, command, error)
         except Exception as error:
             return self._rejected(ctx, command, EventsRejected(f"An event can't be written: {error}"))
         due = self.of.retention.due(self.seq, steps)
         self.pending = Pending(command, ctx._cell.reply_to, state, seq, due, effect.steps)
         self.phase = Phase.PERSISTING
         ctx._cell.work[_HELD] = Piped(_Held(), None, calls.as_it_is, None)
-        append = calls.append(journal, self.persistence_id, self.seq + 1, written, self.writer)
-        self._call(ctx, append, calls.AppendFailed)
+        self.call(ctx, append, calls.AppendFailed)
         return None
 
     def _persisted(self, ctx: Context[Any]) -> Behavior[Any] | None:
         pending = self._take_pending(ctx)
         self.phase = Phase.READY
-        self._adopt(pending.state, pending.seq)
+        self.adopt(pending.state, pending.seq)
         try:
-            following = self._save(ctx) if pending.due else None
+            following = snapshots.take(self, ctx) if pending.due else None
             return self._step(ctx, pending.steps) or following
         finally:
             self._next(ctx)
@@ -327,7 +291,7 @@ class Running(Behavior[Any]):
         cell = ctx._cell
         if cell.reply_to is not None:
             cell.reply_to.fail(error)
-        return self._tell(ctx, signals.PersistRejected(error))
+        return self.tell(ctx, signals.PersistRejected(error))
 
     def _take_pending(self, ctx: Context[Any]) -> Pending:
         """The command is this turn's again: it can be answered, and what is raised now is told its asker."""
@@ -357,47 +321,21 @@ class Running(Behavior[Any]):
 
     def _next(self, ctx: Context[Any]) -> None:
         """The first of those that waited comes next, if one did."""
-        if self.phase is Phase.READY and not self.released and backlog.waiting(ctx, self.kept):
+        if self.phase is not Phase.READY or self.released or self._is_closing(ctx):
+            return
+        if backlog.waiting(ctx, self.kept):
             backlog.release(ctx, self.kept)
             self.released = True
 
-    # -- snapshots
-
-    def _save(self, ctx: Context[Any]) -> Behavior[Any] | None:
-        if self.saving is not None:
-            self.owed = True  # One at a time; the next is of what the state is by then.
-            return None
-        self.owed = False
-        try:
-            written = write(self.state)
-        except Exception as error:
-            return self._tell(ctx, signals.SnapshotFailed(self.seq, error))
-        self.saving = self.seq
-        self._call(ctx, calls.save(_journal(ctx), self.persistence_id, self.seq, written), calls.SaveFailed)
-        return None
-
-    def _saved(self, ctx: Context[Any], error: BaseException | None) -> Behavior[Any] | None:
-        seq, self.saving = self.saving, None
-        assert seq is not None
-        if self.owed and self.phase in (Phase.READY, Phase.PERSISTING) and self._save(ctx) is stopped:
-            return stopped
-        if error is not None:
-            return self._tell(ctx, signals.SnapshotFailed(seq, error))
-        keep = self.of.retention.keep
-        if keep is not None:
-            deletion = calls.delete_snapshots(_journal(ctx), self.persistence_id, keep)
-            self._call(ctx, deletion, calls.SnapshotsNotDeleted)
-        return self._tell(ctx, signals.SnapshotCompleted(seq))
-
-    def _snapshots_deleted(self, ctx: Context[Any], oldest: int) -> Behavior[Any] | None:
-        if oldest and self.of.retention.delete_events:
-            deletion = calls.delete_events(_journal(ctx), self.persistence_id, oldest)
-            self._call(ctx, deletion, calls.EventsNotDeleted)
-        return self._tell(ctx, signals.DeleteSnapshotsCompleted(oldest))
-
     # -- the journal's answers
 
-    def _call(self, ctx: Context[Any], call: Any, err: type[calls.Failed]) -> None:
+    def journal(self, ctx: Context[Any]) -> calls.Calls:
+        journal = ctx.journal
+        if journal is None:
+            raise RecoveryError(f"{ctx.self.address} had a journal, and has none any more.")
+        return calls.calls_of(journal)
+
+    def call(self, ctx: Context[Any], call: Awaitable[calls.Answer], err: type[calls.Failed]) -> None:
         self.unsettled += 1
         ctx.pipe_to_self(call, calls.as_it_is, err)
 
@@ -405,7 +343,7 @@ class Running(Behavior[Any]):
         self.unsettled -= 1
         if self.phase is Phase.SETTLING:
             if not self.unsettled:
-                self._recover(ctx, _journal(ctx))
+                recovery.begin(self, ctx)
             return None
         match answer:
             case calls.Appended():
@@ -413,32 +351,32 @@ class Running(Behavior[Any]):
             case calls.AppendFailed(error):
                 return self._not_persisted(ctx, error)
             case calls.Began():
-                return self._began(ctx, answer)
+                return recovery.began(self, ctx, answer)
             case calls.Read(entries):
-                return self._replay(ctx, entries)
+                return recovery.replay(self, ctx, entries)
             case calls.ReadFailed(error):
-                self._recovery_failed(ctx, error)
+                recovery.fail(self, ctx, error)
             case calls.Saved():
-                return self._saved(ctx, None)
+                return snapshots.saved(self, ctx, None)
             case calls.SaveFailed(error):
-                return self._saved(ctx, error)
+                return snapshots.saved(self, ctx, error)
             case calls.SnapshotsDeleted(oldest):
-                return self._snapshots_deleted(ctx, oldest)
+                return snapshots.deleted(self, ctx, oldest)
             case calls.SnapshotsNotDeleted(error):
-                return self._tell(ctx, signals.DeleteSnapshotsFailed(error))
+                return self.tell(ctx, signals.DeleteSnapshotsFailed(error))
             case calls.EventsDeleted(upto):
-                return self._tell(ctx, signals.DeleteEventsCompleted(upto))
+                return self.tell(ctx, signals.DeleteEventsCompleted(upto))
             case calls.EventsNotDeleted(error):
-                return self._tell(ctx, signals.DeleteEventsFailed(error))
+                return self.tell(ctx, signals.DeleteEventsFailed(error))
         return None
 
     # -- the user's part
 
-    def _adopt(self, state: Any, seq: int) -> None:
+    def adopt(self, state: Any, seq: int) -> None:
         self.state, self.seq = state, seq
         self.of._state, self.of._seq = state, seq
 
-    def _tell(self, ctx: Context[Any], signal: Signal) -> Behavior[Any] | None:
+    def tell(self, ctx: Context[Any], signal: Signal) -> Behavior[Any] | None:
         following = self.of.on_signal(ctx, signal)
         return None if following is unhandled else _checked(following)
 
@@ -465,12 +403,17 @@ class Running(Behavior[Any]):
         of: Any = read_behavior(written["of"])
         one = cls(of, **fields)
         one.phase = Phase(written["phase"])
-        one._adopt(read(written["state"]), one.seq)
+        one.adopt(read(written["state"]), one.seq)
         return one
 
 
+def as_its_user_sees(behavior: Behavior[Any]) -> Behavior[Any]:
+    """Of an event-sourced actor the user's own behavior, with its `state`; of others what they have."""
+    return behavior.of if isinstance(behavior, Running) else behavior
+
+
 def resume(runtime: Runtime) -> None:
-    """In a new run: has every event-sourced actor have its `RecoveryCompleted` now.
+    """In a new run: has every event-sourced actor have its `RecoveryCompleted` now, and go on.
 
     Without this, it comes right before the first message or signal.
     """
@@ -481,13 +424,6 @@ def resume(runtime: Runtime) -> None:
 
 def _resumed(_: None) -> Resumed:
     return Resumed()
-
-
-def _journal(ctx: Context[Any]) -> Journal:
-    journal = ctx.journal
-    if journal is None:
-        raise RecoveryError(f"{ctx.self.address} had a journal, and has none any more.")
-    return journal
 
 
 def _checked(following: Behavior[Any] | None) -> Behavior[Any] | None:

@@ -1,4 +1,5 @@
-"""Tests of actors, on the same runtime that they run on: one behavior by hand, or a system with its clock.
+"""Tests of actors, on the same runtime that they run on: one behavior by hand, a system with its clock, or
+inside of a workflow.
 
 See docs/testing-actors.md. Nothing here is part of a running program.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from goatherd.actors.testkit._actor_kit import ActorTestKit
 from goatherd.actors.testkit._behavior_kit import BehaviorTestKit, Reply
+from goatherd.actors.testkit._durable_kit import DurableProbe, DurableTestKit
 from goatherd.actors.testkit._effects import (
     Adapted,
     Asked,
@@ -24,6 +26,7 @@ from goatherd.actors.testkit._effects import (
     WatchedWith,
 )
 from goatherd.actors.testkit._inbox import TestInbox
+from goatherd.actors.testkit._kit import AnyKit, AnyProbe
 from goatherd.actors.testkit._log import LogEntry
 from goatherd.actors.testkit._probe import Probe
 from goatherd.actors.testkit._time import ManualTime, RealTime
@@ -31,8 +34,12 @@ from goatherd.actors.testkit._time import ManualTime, RealTime
 __all__ = [
     "ActorTestKit",
     "Adapted",
+    "AnyKit",
+    "AnyProbe",
     "Asked",
     "BehaviorTestKit",
+    "DurableProbe",
+    "DurableTestKit",
     "Effect",
     "LogEntry",
     "ManualTime",

@@ -8,6 +8,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from goatherd.actors._address import check_id
 from goatherd.actors._behavior import Behavior
 from goatherd.actors._duration import Duration, seconds
 from goatherd.actors._environment import DeadLetter
@@ -17,6 +18,7 @@ from goatherd.actors._ref import Ref
 from goatherd.actors._supervision import Rule, Supervised
 from goatherd.actors.testkit._probe import Probe
 from goatherd.actors.testkit._time import ManualTime, Time
+from goatherd.contracts.model import Contract
 
 if TYPE_CHECKING:
     from goatherd.actors.persistence._journal import Journal
@@ -28,8 +30,8 @@ Answer = TypeVar("Answer")
 class ActorTestKit:
     """A system of actors in plain asyncio. `async with` stops them all at the end.
 
-    Its methods are those that a durable host can have too, and wait where that one would: a test that uses
-    nothing else can run on both.
+    Its methods are those of `DurableTestKit`, and wait where that one does: a test that is given an `AnyKit`
+    runs on both.
 
     Args:
         time: `ManualTime`, as it is if none is given, or `RealTime`.
@@ -81,6 +83,14 @@ class ActorTestKit:
     ) -> Ref[M]:
         """A top-level actor, which has started when this returns. See `Context.spawn`."""
         ref = self._system.spawn(behavior, name, supervise=supervise, mailbox=mailbox, stash=stash)
+        await self._time.settle()
+        return ref
+
+    async def start(self, kind: Any, actor_id: str, start: Contract | None = None) -> Ref[Any]:
+        """What a `DurableActor` type starts with, at the address that it would have."""
+        # Without its workflow: `behavior` is all that there is of it here.
+        behavior = kind.__new__(kind).behavior(start or kind.start_type())
+        ref = self._system.runtime.spawn(behavior, check_id(actor_id), address=actor_id)
         await self._time.settle()
         return ref
 

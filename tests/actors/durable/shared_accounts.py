@@ -50,7 +50,7 @@ class Lend(Request[Ref[Deposit]]):
 
 @message
 class Borrow(Request[None]):
-    """Keeps the address of what another lends, and stays in memory from then on."""
+    """Keeps the address of what another lends."""
 
     lender: str
 

@@ -308,13 +308,38 @@ async def test_an_idle_entity_leaves_and_comes_back_as_it_was(shards: Shards) ->
     assert await account.ask(Total()) == 6
 
 
-async def test_an_entity_with_a_timer_stays_until_it_has_rung(shards: Shards) -> None:
+async def test_an_entity_whose_timer_rings_soon_stays_until_it_has_rung(shards: Shards) -> None:
     account = shards.account()
     await account.ask(Deposit(5))
-    assert await account.ask(Later(1.0)) == 5
+    assert await account.ask(Later(0.4)) == 5
     assert shards.shelf.saves == []
     await shards.until_away(account)
     assert await account.ask(Total()) == 5
+
+
+async def test_an_entity_leaves_with_its_timers_and_is_back_when_they_ring(shards: Shards) -> None:
+    account, other = shards.account(), shards.account()
+    await asyncio.gather(account.ask(Deposit(5)), other.ask(Deposit(6)))
+    late = [asyncio.create_task(account.ask(Later(after_s))) for after_s in (1.8, 1.5)]
+    others = asyncio.create_task(other.ask(Later(1.6)))
+    await shards.until_away(account)
+    await shards.until_away(other)
+    assert not any(one.done() for one in (*late, others))
+    assert await asyncio.gather(*late, others) == [5, 5, 6]
+    assert shards.shelf.loads.count(account.id) >= 2
+
+
+async def test_a_timer_of_one_that_is_away_rings_in_the_next_run(shards: Shards) -> None:
+    account, busy = shards.account(), shards.account()
+    await account.ask(Deposit(5))
+    late = asyncio.create_task(account.ask(Later(2.0)))
+    await asyncio.sleep(0)
+    await shards.until_away(account)
+    run = await shards.run_id()
+    for number in range(60):
+        await busy.ask(Deposit(1), id=f"deposit {number}")
+    assert await shards.run_id() != run
+    assert await late == 5
 
 
 async def test_an_entity_that_is_watched_or_watches_stays(shards: Shards) -> None:
