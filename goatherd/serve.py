@@ -61,7 +61,9 @@ async def _serve(settings: Settings) -> None:
         runtime = temporal_runtime(settings.model_copy(update={"metrics_port": None}))
 
         async def to_temporal() -> Client:
-            client = await connect(settings, interceptors=interceptors, runtime=runtime)
+            client = await connect(
+                settings, payloads=stores.payloads, interceptors=interceptors, runtime=runtime
+            )
             await ensure_search_attributes(client)
             return client
 

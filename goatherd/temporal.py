@@ -17,13 +17,13 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 from temporalio.common import SearchAttributeKey
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from goatherd.contracts.model import Contract
 from goatherd.errors import DeadlineExceeded, GoatherdError, NotFound, Unavailable, from_code
+from goatherd.payloads import PayloadStore, data_converter
 from goatherd.settings import Settings
 
 OWNER = SearchAttributeKey.for_keyword("GoatherdOwner")
@@ -48,15 +48,22 @@ class ActorGone(NotFound):
 
 
 async def connect(
-    settings: Settings, *, interceptors: Sequence[Interceptor] = (), runtime: Runtime | None = None
+    settings: Settings,
+    *,
+    payloads: PayloadStore | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    runtime: Runtime | None = None,
 ) -> Client:
-    """A client of the Temporal server that the settings name (`settings.temporal` must be set)."""
+    """A client of the Temporal server that the settings name (`settings.temporal` must be set).
+
+    `payloads`: where what is too large for Temporal is kept.
+    """
     if settings.temporal is None:
         raise Unavailable("No Temporal server is named: set GOATHERD_TEMPORAL, or start with `goatherd up`.")
     return await Client.connect(
         settings.temporal,
         namespace=settings.temporal_namespace,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(payloads),
         api_key=settings.temporal_api_key,
         tls=settings.temporal_tls,
         interceptors=interceptors,

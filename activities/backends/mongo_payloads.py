@@ -1,0 +1,124 @@
+"""Large payloads in MongoDB: compressed, and in chunks far below the limit of 16 MB a document.
+
+A header is written when all of its chunks are there, so that whoever finds it can read all. Chunks belong to
+one upload, not to a key: a sweep that drops an old header takes the chunks of that one only, while somebody
+may be storing the same content again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
+
+from activities.backends.mongo_client import make_indexes, store_errors
+from activities.backends.projection import Document
+from goatherd.payloads import Owner, key_of, utc_now
+
+_CHUNK = 4 << 20
+_LEVEL = 1
+"""Texts shrink to a third or less even so, and a higher one takes several times as long."""
+_LOST_AFTER_S = 24 * 3600
+"""Of chunks that are not all there: whoever wrote them died."""
+
+
+class MongoPayloadStore:
+    """`PayloadStore` on MongoDB."""
+
+    def __init__(self, database: AsyncDatabase[Document], *, now: Callable[[], datetime] = utc_now) -> None:
+        self._headers: AsyncCollection[Document] = database["payloads"]
+        self._chunks: AsyncCollection[Document] = database["payload_chunks"]
+        self._now = now
+
+    async def prepare(self) -> None:
+        """Makes collections and indexes. Idempotent."""
+        owner = [("namespace", ASCENDING), ("workflow", ASCENDING), ("stored_at", ASCENDING)]
+        number = [("upload", ASCENDING), ("n", ASCENDING)]
+        lost = IndexModel([("written_at", ASCENDING)], expireAfterSeconds=_LOST_AFTER_S)
+        await make_indexes(
+            {
+                self._headers: [IndexModel(owner), IndexModel([("looked_at", ASCENDING)])],
+                self._chunks: [IndexModel(number, unique=True), lost],
+            }
+        )
+
+    async def put(self, owner: Owner, content: bytes) -> str:
+        key = await asyncio.to_thread(key_of, owner, content)
+        with store_errors():
+            if not await self._refresh(key):
+                await self._upload(key, owner, content)
+        return key
+
+    async def _refresh(self, key: str) -> bool:
+        """Counts it as stored now, if it is there."""
+        return (
+            await self._headers.update_one({"_id": key}, {"$max": {"stored_at": self._now()}})
+        ).matched_count > 0
+
+    async def _upload(self, key: str, owner: Owner, content: bytes) -> None:
+        packed = await asyncio.to_thread(zlib.compress, content, _LEVEL)
+        upload = uuid4().hex
+        chunks = [packed[begin : begin + _CHUNK] for begin in range(0, len(packed), _CHUNK)]
+        for number, chunk in enumerate(chunks):
+            await self._chunks.insert_one(
+                {"upload": upload, "n": number, "data": chunk, "written_at": self._now()}
+            )
+        # All there: they do not expire. Whoever dies between this and the next line leaves them for good.
+        await self._chunks.update_many({"upload": upload}, {"$unset": {"written_at": ""}})
+        now = self._now()
+        header = {
+            "_id": key,
+            "namespace": owner.namespace,
+            "workflow": owner.workflow,
+            "upload": upload,
+            "chunks": len(chunks),
+            "size": len(content),
+            "stored_at": now,
+            "looked_at": now,
+        }
+        try:
+            await self._headers.insert_one(header)
+        except DuplicateKeyError:
+            # Somebody else was first with the same content, just now.
+            await self._chunks.delete_many({"upload": upload})
+
+    async def get(self, key: str) -> bytes | None:
+        with store_errors():
+            header = await self._headers.find_one({"_id": key}, {"upload": 1, "chunks": 1})
+            if header is None:
+                return None
+            cursor = self._chunks.find({"upload": header["upload"]}, {"data": 1}, sort=[("n", ASCENDING)])
+            chunks = [bytes(chunk["data"]) async for chunk in cursor]
+        if len(chunks) != header["chunks"]:
+            return None
+        return await asyncio.to_thread(zlib.decompress, b"".join(chunks))
+
+    async def due(self, before: datetime, limit: int) -> Sequence[Owner]:
+        chosen = {"stored_at": {"$lt": before}, "workflow": {"$ne": ""}}
+        fields = {"_id": 0, "namespace": 1, "workflow": 1}
+        with store_errors():
+            # Several of one workflow are looked at together, so that the next look finds others first.
+            cursor = self._headers.find(chosen, fields, sort=[("looked_at", ASCENDING)], limit=limit)
+            owners = [Owner(one["namespace"], one["workflow"]) async for one in cursor]
+        return list(dict.fromkeys(owners))
+
+    async def sweep(self, owner: Owner, before: datetime) -> int:
+        own = owner._asdict()
+        swept = 0
+        with store_errors():
+            await self._headers.update_many(own, {"$set": {"looked_at": self._now()}})
+            old = self._headers.find({**own, "stored_at": {"$lt": before}}, {"upload": 1})
+            async for header in old:
+                # Unless it was stored again since.
+                gone = await self._headers.delete_one({"_id": header["_id"], "stored_at": {"$lt": before}})
+                if gone.deleted_count:
+                    await self._chunks.delete_many({"upload": header["upload"]})
+                    swept += 1
+        return swept
