@@ -1,4 +1,4 @@
-"""Brings the read side in line with a session whose workflow is gone.
+"""Brings the read side in line with an actor whose workflow is gone; here a session, and what all share.
 
 An operator may terminate, cancel or reset a workflow, or Temporal's data may be lost. The session is then
 ended for its readers: replies that nobody makes any more are failed, and `session.ended` closes the
@@ -10,14 +10,17 @@ A reset undoes what readers have seen, so a reset session is ended too: fork it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from activities.ports import ChatStore
-from goatherd.contracts.chat import Event, EventType, Failure, Message, SessionOutcome
+from goatherd.contracts.chat import Event, EventType, Failure, Message, Session
 from goatherd.contracts.ids import derived_id
+from goatherd.contracts.model import Json
 from goatherd.telemetry import get_logger
 from goatherd.temporal import is_gone, translate
 
@@ -33,20 +36,76 @@ _RPC_TIMEOUT = timedelta(seconds=5)
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why a workflow is closed. `outcome`: its result, if it has ended by itself."""
+
+    reason: str
+    outcome: Json | None = None
+
+
+class ReadSide(Protocol):
+    """What the store has of one type of workflow, whose ids are the documents'."""
+
+    workflow_type: str
+    document: type[Any]
+    """What the query `Document` gives."""
+    grace: timedelta
+    """So long after a workflow has closed, others may still be writing what it did."""
+
+    async def open(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that the store has and that have not ended there."""
+
+    async def has(self, id: str) -> bool: ...
+
+    async def put(self, document: Any) -> None: ...
+
+    async def end(self, id: str, ended: Ended) -> None: ...
+
+
+class SessionReadSide:
+    """`ReadSide` of sessions."""
+
+    workflow_type = "ChatSession"
+    document = Session
+    grace = timedelta(0)
+
+    def __init__(self, store: ChatStore) -> None:
+        self._store = store
+
+    async def open(self, ids: Sequence[str]) -> list[str]:
+        return await self._store.active_sessions(ids)
+
+    async def has(self, id: str) -> bool:
+        return await self._store.session(id) is not None
+
+    async def put(self, document: Session) -> None:
+        await self._store.put_session(document)
+
+    async def end(self, id: str, ended: Ended) -> None:
+        await end_read_side(self._store, id, ended.reason)
+
+
 async def end_reason(client: Client, session: str) -> str | None:
-    """Why the session's workflow is closed, or None if it is running.
+    """`how_ended`, without the rest."""
+    ended = await how_ended(client, session)
+    return None if ended is None else ended.reason
+
+
+async def how_ended(client: Client, workflow: str) -> Ended | None:
+    """Why the workflow is closed, or None if it is running.
 
     Raises `Unavailable` if Temporal can't say.
     """
-    handle = client.get_workflow_handle(session, result_type=SessionOutcome)
+    handle = client.get_workflow_handle(workflow, result_type=dict[str, Any])
     try:
         description = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
         if description.status is WorkflowExecutionStatus.COMPLETED:
-            outcome: SessionOutcome = await handle.result()
-            return outcome.reason
+            outcome: Json = await handle.result()
+            return Ended(outcome.get("reason") or "closed", outcome)
     except RPCError as error:
         if is_gone(error):
-            return "lost"
+            return Ended("lost")
         raise translate(error) from error
     if description.status in (
         WorkflowExecutionStatus.RUNNING,
@@ -54,14 +113,14 @@ async def end_reason(client: Client, session: str) -> str | None:
         None,
     ):
         return None
-    return _REASONS.get(description.status, "closed")
+    return Ended(_REASONS.get(description.status, "closed"))
 
 
-async def end_reset_run(client: Client, session: str) -> None:
+async def end_reset_run(client: Client, workflow: str) -> None:
     """Terminates the run that a reset has made, if it runs."""
     try:
-        await client.get_workflow_handle(session).terminate(
-            "Goatherd ends a session that was reset: its readers have seen what the reset undid.",
+        await client.get_workflow_handle(workflow).terminate(
+            "Goatherd ends an actor that was reset: its readers have seen what the reset undid.",
             rpc_timeout=_RPC_TIMEOUT,
         )
     except RPCError as error:

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from temporalio.client import Client
 
 from activities.ports import ChatStore, IdempotencyStore, WorkerRegistry
+from activities.task_ports import TaskStore
 from api import openapi
 from api.deps import Parts, State
 from api.errors import handle_errors
@@ -18,9 +19,13 @@ from api.head import Head
 from api.idempotency import Idempotency, StoredProblem, on_stored_problem
 from api.middleware import Guard, Observe
 from api.readiness import Readiness
-from api.routes import chat, chat_streams, messages, system
+from api.routes import chat, chat_streams, messages, subtasks, system, task_streams, tasks
 from api.service import ChatService
+from api.task_actors import Actors
+from api.task_parts import serve_tasks
 from goatherd import __version__
+from goatherd.actors.durable import ActorSystem
+from goatherd.contracts.queues import Pool
 from goatherd.security.access import Principal
 from goatherd.settings import Settings
 from goatherd.telemetry import Tracing
@@ -40,6 +45,12 @@ _EXPOSED = [
 ]
 
 MakeService = Callable[[Client, ChatStore, Settings], ChatService]
+MakeActors = Callable[[Client, Settings], Actors]
+
+
+def actors_of(client: Client, settings: Settings) -> Actors:
+    """What tasks' actors are asked by."""
+    return ActorSystem(client, task_queue=settings.task_queue(Pool.ACTORS))
 
 
 def create_app(
@@ -49,23 +60,33 @@ def create_app(
     store: ChatStore,
     idempotency: IdempotencyStore,
     workers: WorkerRegistry,
+    task_store: TaskStore,
     tracing: Tracing | None = None,
     make_service: MakeService = ChatService,
+    make_actors: MakeActors = actors_of,
 ) -> FastAPI:
     """The app. The parts are the caller's to open and close; feed and service are made by its lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with ChatFeed(store).running() as feed:
+        async with (
+            ChatFeed(store).running() as feed,
+            serve_tasks(client, make_actors(client, settings), task_store, settings) as served,
+        ):
             yield State(
                 parts=Parts(
                     settings=settings,
                     service=make_service(client, store, settings),
                     feed=feed,
+                    tasks=served,
                     idempotency=Idempotency(idempotency, lease_s=settings.ask_timeout_s + _LEASE_MARGIN_S),
                     workers=workers,
                     readiness=Readiness(
-                        client=client, store=store, workers=workers, feed=feed, settings=settings
+                        client=client,
+                        store=store,
+                        workers=workers,
+                        feeds=(feed, served.feed),
+                        settings=settings,
                     ),
                     principal=Principal(settings.principal),
                 )
@@ -85,6 +106,11 @@ def create_app(
         chat.router,
         chat.queries,
         chat_streams.router,
+        subtasks.router,
+        subtasks.queries,
+        tasks.router,
+        tasks.queries,
+        task_streams.router,
         system.router,
     ):
         _mount(app, router)

@@ -69,3 +69,4 @@ def _close_feed(state: dict[str, Any]) -> None:
     parts = state.get("parts")
     if parts is not None:
         parts.feed.close()
+        parts.tasks.feed.close()

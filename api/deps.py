@@ -19,6 +19,7 @@ from api.feed import ChatFeed
 from api.idempotency import Idempotency
 from api.readiness import Readiness
 from api.service import ChatService
+from api.task_parts import Tasks
 from goatherd import settings as config
 from goatherd.security import access
 
@@ -30,6 +31,7 @@ class Parts:
     settings: config.Settings
     service: ChatService
     feed: ChatFeed
+    tasks: Tasks
     idempotency: Idempotency
     workers: WorkerRegistry
     readiness: Readiness

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
+from goatherd.contracts.ids import ASSIGNMENT_ID, CHAT_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
 from goatherd.errors import (
     Conflict,
     DeadlineExceeded,
@@ -39,6 +39,10 @@ _DOCS = "The routes are listed at /docs."
 
 HAS_TEXT = r"\S"
 """The pattern of a text that is more than white space."""
+
+
+WEBHOOK_SECRET = r"^(whsec_)?([A-Za-z0-9+/]{4}){6,20}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+"""The pattern of what webhooks are signed with."""
 
 
 class MalformedJson(Invalid):
@@ -65,6 +69,18 @@ class BodyTooLarge(GoatherdError):
     code = "body-too-large"
 
 
+class PreconditionFailed(GoatherdError):
+    """It is not any more what `If-Match` says."""
+
+    code = "precondition-failed"
+
+
+class PreconditionRequired(GoatherdError):
+    """A change that could undo somebody else's has to say what it is a change of."""
+
+    code = "precondition-required"
+
+
 class KeyInUse(Conflict):
     """The first request with this idempotency key is still at work. Unlike other conflicts, it passes."""
 
@@ -77,9 +93,11 @@ _STATUS: dict[type[GoatherdError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    PreconditionFailed: 412,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     Invalid: 422,
+    PreconditionRequired: 428,
     TooManyRequests: 429,
     Unavailable: 503,
     DeadlineExceeded: 504,
@@ -92,6 +110,7 @@ TITLES = {
     "client-id-reused": "Client id reused",
     "conflict": "State conflict",
     "deadline-exceeded": "No answer in time",
+    "dependency-cycle": "Dependency cycle",
     "empty-session": "Nothing to fork",
     "host-not-allowed": "Host not allowed",
     "idempotency-key-in-use": "Idempotency key in use",
@@ -100,6 +119,8 @@ TITLES = {
     "internal": "Internal error",
     "invalid": "Invalid request",
     "invalid-parameter": "Invalid parameter",
+    "invalid-transition": "Not from this state",
+    "lease-lost": "Lease lost",
     "malformed-cursor": "Malformed cursor",
     "malformed-json": "Malformed JSON",
     "message-deleted": "Message deleted",
@@ -108,11 +129,14 @@ TITLES = {
     "model-not-found": "No such model",
     "not-found": "Not found",
     "origin-not-allowed": "Origin not allowed",
+    "precondition-failed": "Changed meanwhile",
+    "precondition-required": "If-Match required",
     "route-not-found": "No such route",
     "session-busy": "Session busy",
     "session-ended": "Session ended",
     "starting": "Starting",
     "storage-full": "Storage full",
+    "task-closed": "Task closed",
     "too-many-requests": "Too many requests",
     "unavailable": "Unavailable",
     "unknown-method": "Unknown method",
@@ -123,10 +147,18 @@ TITLES = {
 PATTERNS = {
     CHAT_ID: "The id of a session, such as chat_01k9w2x6hj3v8m5r7t0q4n1b2c.",
     MESSAGE_ID: "The id of a message, such as msg_01k9w2x6hj3v8m5r7t0q4n1b2c.",
+    TASK_ID: "The id of a task, such as task_01k9w2x6hj3v8m5r7t0q4n1b2c.",
+    SUBTASK_ID: "The id of a subtask, such as sub_01k9w2x6hj3v8m5r7t00000001.",
+    ASSIGNMENT_ID: "The id of an assignment, such as asg_01k9w2x6hj3v8m5r7t00000001.",
     HAS_TEXT: "Has no text, only white space.",
+    WEBHOOK_SECRET: "A secret for webhooks: base64 of 18 to 62 bytes, with `whsec_` before it or not.",
     r"^[!-~]+$": "Visible ASCII characters only, without spaces.",
     r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$": "1 to 64 of the characters A-Z a-z 0-9 _ . : / -, with a letter "
     "or digit first.",
+    r"^[A-Za-z0-9][A-Za-z0-9_.:/+-]{0,63}$": "1 to 64 of the characters A-Z a-z 0-9 _ . : / + -, with a "
+    "letter or digit first.",
+    r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$": "1 to 64 of the characters A-Z a-z 0-9 _ . : -, with a letter or "
+    "digit first.",
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$": "A key has 1 to 64 of the characters A-Z a-z 0-9 _ . -, with a "
     "letter, a digit or _ first.",
 }
@@ -153,6 +185,7 @@ _SENTENCES = {
     "list_type": "Has to be a list.",
     "literal_error": "Has to be {expected}.",
     "missing": "Is missing.",
+    "timezone_aware": "Has to have a time zone, such as `Z`.",
     "model_attributes_type": _OBJECT,
     "model_type": _OBJECT,
     "string_too_long": "Has more than {max_length} characters.",
@@ -263,12 +296,16 @@ def _http_problem(app: FastAPI, request: Request, error: HTTPException) -> Respo
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> set[str]:
-    """The methods of all routes that the path matches (Starlette names those of the first one only)."""
+    """The methods of all routes that the path matches (Starlette names those of the first one only).
+
+    Of one that ends in a word of ours, only those of routes with this word: it is nobody's id.
+    """
+    last = scope["path"].rpartition("/")[2]
+    found = [route for route in app.routes if route.matches(scope)[0] is not Match.NONE]
+    found = [route for route in found if getattr(route, "path", "").endswith(f"/{last}")] or found
     methods: set[str] = set()
-    for route in app.routes:
-        match, _ = route.matches(scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    for route in found:
+        methods |= getattr(route, "methods", None) or set()
     return methods
 
 

@@ -15,10 +15,12 @@ import orjson
 from goatherd.contracts.chat import Delta, Ephemeral, Event
 from goatherd.contracts.ids import is_message_id
 from goatherd.contracts.model import Json, rfc3339
+from goatherd.contracts.task import TaskEvent
 from goatherd.errors import MalformedCursor
 
 DELTA = "message.delta"
 PING = "ping"
+_NOT_SHOWN = frozenset({"answer", "batch"})
 
 _CURSOR = re.compile(r"([0-9]{1,15})(?::([a-z0-9_]{1,64}):([0-9]{1,10}))?")
 
@@ -51,7 +53,7 @@ class Wire:
     """A change and its JSON, shared by all who are sent it. A ping has no item."""
 
     type: str
-    item: Event | Delta | Ephemeral | None
+    item: Event | Delta | Ephemeral | TaskEvent | None
     body: bytes
 
 
@@ -80,10 +82,19 @@ def wire_form(item: Event | Delta | Ephemeral) -> Wire:
     return Wire(kind, item, orjson.dumps(fields))
 
 
-def ping(session: str) -> Frame:
+def task_wire(event: TaskEvent) -> Wire:
+    """Without what was answered: of several workers, none is to know that of the others before the end."""
+    fields = event.model_dump(mode="json")
+    if event.subtask is None:
+        del fields["subtask"], fields["state"]
+    fields["data"] = {name: value for name, value in fields["data"].items() if name not in _NOT_SHOWN}
+    return Wire(event.type.value, event, orjson.dumps(fields))
+
+
+def ping(followed: str, *, what: str = "session") -> Frame:
     """Says that the line is alive, where nothing else says so."""
-    return Frame(Wire(PING, None, orjson.dumps(_fields(PING, session, datetime.now(UTC), {}))))
+    return Frame(Wire(PING, None, orjson.dumps(_fields(PING, followed, datetime.now(UTC), {}, what))))
 
 
-def _fields(kind: str, session: str, ts: datetime, data: Json) -> Json:
-    return {"v": 1, "type": kind, "session": session, "ts": rfc3339(ts), "data": data}
+def _fields(kind: str, followed: str, ts: datetime, data: Json, what: str = "session") -> Json:
+    return {"v": 1, "type": kind, what: followed, "ts": rfc3339(ts), "data": data}

@@ -29,7 +29,7 @@ REPLAYED = "idempotency-replayed"
 KEY_PATTERN = r"^[!-~]{1,255}$"
 _KEY = re.compile(r"[!-~]{1,255}")
 # Conflicts that are still there when the same request comes again; of others it may be free.
-_LASTING = frozenset({"session-ended", "message-deleted"})
+_LASTING = frozenset({"session-ended", "message-deleted", "task-closed", "lease-lost"})
 
 log = get_logger(__name__)
 
@@ -43,6 +43,11 @@ class Ids:
     def __init__(self, seed: str | None = None, millis: int = 0) -> None:
         self._seed = seed
         self._millis = millis
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the same request may come again, and mean the same."""
+        return self._seed is not None
 
     @property
     def repeated(self) -> bool:

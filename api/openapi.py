@@ -6,7 +6,7 @@ and what only the settings know: which models there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,9 +33,11 @@ from api.schemas import (
     Schema,
     TypingParams,
 )
+from api.task_schemas import BODIES as TASK_BODIES
 from goatherd import __version__
 from goatherd.contracts.chat import Event
-from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID
+from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
+from goatherd.contracts.task import TaskEvent
 from goatherd.settings import Settings
 
 AGENTS = ("assistant",)
@@ -48,13 +50,15 @@ _BODIES: tuple[type[BaseModel], ...] = (
     PostMessageBody,
     Problem,
     RegenerateBody,
+    *TASK_BODIES,
 )
 _EVENTS: tuple[type[BaseModel], ...] = (Event, DeltaEvent, PassingEvent)
 _FRAMES: tuple[type[BaseModel], ...] = (ClientFrame, AckParams, CancelParams, PingParams, TypingParams)
+_SCHEMAS: tuple[type[BaseModel], ...] = (*_BODIES, *_EVENTS, TaskEvent, *_FRAMES)
 _REF = "#/components/schemas/{model}"
 
 _DESCRIPTION = """
-Durable chats. What is answered with 2xx is durable: it survives the end of any process.
+Durable chats and tasks. What is answered with 2xx is durable: it survives the end of any process.
 
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`, a `detail` that says what to do,
 and the `request_id`. Bad input is never a 500. Unknown query parameters and body fields are 422: no
@@ -69,12 +73,17 @@ every answer and log line. `traceparent` is honoured.
 
 A session's events come live: `GET /chat/{session}/events` (SSE) and `WS /chat/{session}/ws`. What they say,
 how to come back without a gap, and a client in JavaScript: `docs/protocol.md` of the source.
+
+A task is a bag of subtasks. A worker takes some (`POST /task/{task}/subtask/__take`); each assignment is a
+lease with a token, which goes with everything that he reports. States, rules and examples: `docs/tasks.md`.
 """
 
 _TAGS = [
     {"name": "Sessions", "description": "A chat session: made, listed, read, forked, ended."},
     {"name": "Messages", "description": "What is said in a session: a tree of messages."},
-    {"name": "Events", "description": "A session's durable sequence of events, live."},
+    {"name": "Tasks", "description": "Bags of work: made, listed, read, paused, cancelled."},
+    {"name": "Subtasks", "description": "Added, taken by one worker at a time, and reported on."},
+    {"name": "Events", "description": "The durable sequence of events of a session or a task, live."},
     {"name": "System", "description": "Is it alive, is it ready, what is it doing."},
 ]
 
@@ -85,6 +94,14 @@ SESSION_ID_PARAMETER: Schema = {
 MESSAGE_ID_PARAMETER: Schema = {
     "pattern": MESSAGE_ID,
     "examples": ["msg_01k9w2x6hj3v8m5r7t0q4n1b2c"],
+}
+TASK_ID_PARAMETER: Schema = {
+    "pattern": TASK_ID,
+    "examples": ["task_01k9w2x6hj3v8m5r7t0q4n1b2c"],
+}
+SUBTASK_ID_PARAMETER: Schema = {
+    "pattern": SUBTASK_ID,
+    "examples": ["sub_01k9w2x6hj3v8m5r7t00000001"],
 }
 
 IDEMPOTENCY_KEY: Schema = {
@@ -101,6 +118,14 @@ IF_NONE_MATCH: Schema = {
     "required": False,
     "description": "The ETag that you have: 304 if it is still current.",
     "schema": {"type": "string"},
+}
+IF_MATCH: Schema = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": "The ETag of what you have read, or `*`: 412 if it is not current, 428 without.",
+    "schema": {"type": "string"},
+    "example": "*",
 }
 PREFER: Schema = {
     "name": "Prefer",
@@ -140,9 +165,11 @@ _ERRORS: dict[int, tuple[str, str]] = {
     403: ("origin-not-allowed", "Not for this host, or from a page that may not."),
     404: ("not-found", "There is no such thing, or it belongs to somebody else."),
     409: ("session-ended", "The state forbids it."),
+    412: ("precondition-failed", "It is not any more what you have read."),
     413: ("body-too-large", "The body is too large."),
     415: ("unsupported-media-type", "The body is not declared as plain JSON in UTF-8."),
     422: ("invalid", "The input is not valid; `errors` say where."),
+    428: ("precondition-required", "Say in `If-Match` what it is that you change."),
     429: ("too-many-requests", "Too much waits already. Try again in a moment."),
     500: ("internal", "A fault of ours; the log has it under the request id."),
     503: ("unavailable", "A part is down. Nothing was lost; try again."),
@@ -154,6 +181,7 @@ Responses = dict[int | str, dict[str, Any]]
 READ_ERRORS = (403, 404, 422, 500, 503)
 LIST_ERRORS = (400, 403, 404, 422, 500, 503)
 DELETE_ERRORS = (403, 404, 409, 422, 500, 503, 504)
+PUT_ERRORS = (400, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 POST_ERRORS = (400, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
@@ -191,20 +219,29 @@ def body(model: type[BaseModel], *, required: bool, examples: Mapping[str, Schem
     return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
+def one_or_several(one: type[BaseModel], several: type[BaseModel], *, examples: Mapping[str, Any]) -> Schema:
+    """As `body`, of one thing or an array of such."""
+    documented = body(one, required=True, examples=examples)
+    content = documented["requestBody"]["content"]["application/json"]
+    content["schema"] = {"anyOf": [reference(one.__name__), reference(several.__name__)]}
+    return documented
+
+
 def reference(name: str) -> Schema:
     """To a schema among the components."""
     return {"$ref": _REF.format(model=name)}
 
 
-def event_stream(example: str) -> Schema:
+def event_stream(example: str, events: Sequence[type[BaseModel]] = _EVENTS) -> Schema:
     """Documents an answer of `text/event-stream`. OpenAPI 3.1 has no word for what is in it; 3.2 will."""
+    names = " or ".join(f"`{model.__name__}`" for model in events)
     return {
         "schema": {
             "type": "string",
-            "description": "Server-Sent Events. The `data` of each is JSON: `Event`, `DeltaEvent` or "
-            "`PassingEvent` (see `x-itemSchema`); its `event` is the `type`.",
+            "description": f"Server-Sent Events. The `data` of each is JSON: {names} (see `x-itemSchema`); "
+            "its `event` is the `type`.",
         },
-        "x-itemSchema": {"oneOf": [reference(model.__name__) for model in _EVENTS]},
+        "x-itemSchema": {"oneOf": [reference(model.__name__) for model in events]},
         "example": example,
     }
 
@@ -234,7 +271,7 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
     components: Schema = schema.setdefault("components", {})
     schemas: Schema = components.setdefault("schemas", {})
     _, definitions = models_json_schema(
-        [(model, "validation") for model in (*_BODIES, *_EVENTS, *_FRAMES)], ref_template=_REF
+        [(model, "validation") for model in _SCHEMAS], ref_template=_REF
     )
     for name, definition in definitions["$defs"].items():
         schemas.setdefault(name, definition)

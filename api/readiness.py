@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class HasReady(Protocol):
 
 
 class Readiness:
-    """Temporal, the store, the worker pools, the default model, the change stream."""
+    """Temporal, the store, the worker pools, the default model, the change streams."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class Readiness:
         client: Client,
         store: ChatStore,
         workers: WorkerRegistry,
-        feed: HasReady,
+        feeds: Sequence[HasReady],
         settings: Settings,
     ) -> None:
         self._client = client
         self._store = store
         self._workers = workers
-        self._feed = feed
+        self._feeds = feeds
         self._settings = settings
 
     async def report(self) -> ReadyReport:
         temporal, store, workers = await asyncio.gather(
             _checked(self._temporal), _checked(self._ping), self._pools_and_model()
         )
-        ready = self._feed.ready
+        ready = all(feed.ready for feed in self._feeds)
         feed = CheckResult(ok=ready, detail="open" if ready else "The change stream is not open yet.")
         checks = {"temporal": temporal, "store": store, "feed": feed, **workers}
         every = all(check.ok for check in checks.values())

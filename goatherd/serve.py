@@ -11,6 +11,7 @@ import uvicorn
 from temporalio.client import Client
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_tasks import MemoryTaskStore
 from activities.backends.stores import open_stores
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
@@ -37,6 +38,7 @@ def route_table(settings: Settings | None = None) -> Sequence[tuple[str, str, st
             store=MemoryChatStore(),
             idempotency=MemoryIdempotencyStore(),
             workers=MemoryWorkerRegistry(),
+            task_store=MemoryTaskStore(),
         )
     )
 
@@ -75,6 +77,7 @@ async def _serve(settings: Settings) -> None:
             store=stores.chats,
             idempotency=stores.idempotency,
             workers=stores.workers,
+            task_store=stores.tasks,
             tracing=tracing,
         )
         server = uvicorn.Server(

@@ -25,12 +25,13 @@ from goatherd.settings import Settings
 from workers.actor_types import ActorTypes
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
+from workflows.task import Task
 
 _STICKY = timedelta(seconds=1)
 """How long the next message to an actor waits for a worker that has died before another takes it up."""
 _CANCEL_WITHIN = timedelta(milliseconds=500)
 
-OURS = (ChatSession,)
+OURS = (ChatSession, Task)
 """The actor types that every worker of the pool `actors` serves."""
 
 

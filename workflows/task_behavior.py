@@ -306,6 +306,9 @@ class TaskBehavior(Behavior[Messages]):
             ]
         else:
             data["batch"] = order.batch
+            ready = [n for n in numbers if self.items[n].depends and not self.items[n].waits_for]
+            if ready:
+                data["ready"] = ready
         self.log.emit(TaskEventType.SUBTASKS_CREATED, now, data=data)
         hopeless = self.book.cancel_hopeless(numbers)
         placed = Placed(first, count, seq, now)

@@ -108,7 +108,7 @@ class MemoryChatStore:
             and (status is None or session.status == status)
             and (label is None or label in session.labels)
         ]
-        return _page(found, page, lambda session: session.id)
+        return page_of(found, page, lambda session: session.id)
 
     async def active_sessions(self, ids: Sequence[str]) -> list[str]:
         return [one for one in ids if one in self._sessions and self._sessions[one].status == "active"]
@@ -129,7 +129,7 @@ class MemoryChatStore:
         return next(found, None)
 
     async def messages(self, session: str, page: Page) -> list[Message]:
-        return _page(self._of(session), page, lambda message: message.seq)
+        return page_of(self._of(session), page, lambda message: message.seq)
 
     async def unfinished(self, session: str) -> list[Message]:
         return [message for message in self._of(session) if message.status in UNFINISHED]
@@ -185,7 +185,7 @@ async def _until_none(items: asyncio.Queue[FeedItem | None]) -> AsyncGenerator[F
         yield item
 
 
-def _page(items: Iterable[Item], page: Page, position: Callable[[Item], str | int]) -> list[Item]:
+def page_of(items: Iterable[Item], page: Page, position: Callable[[Item], str | int]) -> list[Item]:
     """Of what lies between the page's positions, the end next to `after`, else that next to `before`."""
     ordered = sorted(items, key=position, reverse=page.descending)
     places = [position(item) for item in ordered]

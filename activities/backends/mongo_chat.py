@@ -8,7 +8,6 @@ whatever the limit.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,14 +18,13 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from activities.backends import mongo_feed
+from activities.backends import mongo_feed, mongo_lists
 from activities.backends.mongo_client import make_indexes, store_errors
 from activities.backends.mongo_writes import ChatWriter
 from activities.backends.projection import Document, to_message
 from activities.ports import FeedItem, Page
 from goatherd.coalesce import Coalescer
 from goatherd.contracts.chat import Delta, Ephemeral, Event, Message, Session
-from goatherd.contracts.ids import make_id
 from goatherd.errors import Fenced
 
 _DELTAS_LIVE_S = 86_400
@@ -34,10 +32,17 @@ _EPHEMERA_LIVE_S = 60
 _REMEMBERED_HEADS = 10_000
 _NARROWEST = 8
 _PROBES = 16
-_FIRST_SPAN_MS = 1_000
-_SPAN_GROWS = 16
-_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
-_MILLIS_DIGITS = 10
+
+
+def _to_event(document: Document) -> Event:
+    return Event.model_validate({**document, "id": document["_id"]})
+
+
+_FOLLOWED: mongo_feed.Readers[Event | Delta | Ephemeral] = {
+    "events": _to_event,
+    "deltas": Delta.model_validate,
+    "ephemera": Ephemeral.model_validate,
+}
 
 
 class MongoChatStore:
@@ -145,13 +150,8 @@ class MongoChatStore:
         if label is not None:
             where["labels"] = label
         with store_errors():
-            if page.descending and page.before is None:
-                return [_to_session(document) for document in await self._newest(where, page)]
-            bounds, direction, turn = _between(page)
-            if bounds:
-                where["_id"] = bounds
-            found = await self._sessions.find(where).sort("_id", direction).limit(page.limit).to_list()
-        return [_to_session(document) for document in (reversed(found) if turn else found)]
+            found = await mongo_lists.by_id(self._sessions, where, page, "chat")
+        return [_to_session(document) for document in found]
 
     async def active_sessions(self, ids: Sequence[str]) -> list[str]:
         with store_errors():
@@ -211,7 +211,7 @@ class MongoChatStore:
                 where = {"session": session, "seq": {"$gt": after + limit}}
                 rest = self._events.find(where).sort("seq", ASCENDING).limit(limit - len(found))
                 found += await rest.to_list()
-        return [Event.model_validate({**document, "id": document["_id"]}) for document in found]
+        return [_to_event(document) for document in found]
 
     async def deltas(self, message: str) -> list[Delta]:
         with store_errors():
@@ -223,27 +223,9 @@ class MongoChatStore:
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[FeedItem]]:
         """See the port. Entering raises `Unavailable` if the store is not there; afterwards nothing does."""
-        return mongo_feed.watch(self._database)
+        return mongo_feed.watch(self._database, _FOLLOWED)
 
     # -- how it reads
-
-    async def _newest(self, where: Document, page: Page) -> list[Document]:
-        """Sessions from the newest, or the page's position, backwards, by spans of time that widen."""
-        found: list[Document] = []
-        bounds: Document = {} if page.after is None else {"$lt": page.after}
-        end = time.time_ns() // 1_000_000 if page.after is None else _id_millis(str(page.after))
-        span = _FIRST_SPAN_MS
-        while True:
-            end -= span
-            if end > 0:
-                bounds["$gte"] = make_id("chat", millis=end, entropy=0)
-            here = {**where, "_id": bounds} if bounds else where
-            cursor = self._sessions.find(here).sort("_id", DESCENDING).limit(page.limit - len(found))
-            found += await cursor.to_list()
-            if len(found) >= page.limit or end <= 0:
-                return found
-            bounds = {"$lt": bounds["$gte"]}
-            span *= _SPAN_GROWS
 
     async def _message(self, session: str, message: str) -> Document | None:
         document = await self._message_reads.submit(message)
@@ -343,24 +325,5 @@ async def _read_by_id(
     return [found.get(one) for one in ids]
 
 
-def _between(page: Page) -> tuple[Document, int, bool]:
-    """The bounds of a page on a field, the direction to read in, and whether to turn what was read."""
-    first, second = ("$lt", "$gt") if page.descending else ("$gt", "$lt")
-    bounds = {
-        name: bound for name, bound in ((first, page.after), (second, page.before)) if bound is not None
-    }
-    turn = page.before is not None and page.after is None
-    return bounds, DESCENDING if page.descending != turn else ASCENDING, turn
-
-
 def _to_session(document: Document) -> Session:
     return Session.model_validate({**document, "id": document["_id"]})
-
-
-def _id_millis(text: str) -> int:
-    """When an id was made, in Unix milliseconds; the present for what is no id."""
-    digits = text.partition("_")[2][:_MILLIS_DIGITS]
-    try:
-        return sum(_DIGITS.index(digit) << 5 * place for place, digit in enumerate(reversed(digits)))
-    except ValueError:
-        return time.time_ns() // 1_000_000

@@ -1,6 +1,7 @@
-"""The feed of everything written: one change stream on the database, kept alive.
+"""A feed of what is written: one change stream on the database, kept alive.
 
-One stream for all collections keeps the order between a reply's deltas and the event that completes it.
+One stream for all collections of a feed keeps the order between them: a reply's deltas come before the event
+that completes it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 from pymongo.asynchronous.change_stream import AsyncDatabaseChangeStream
@@ -18,8 +19,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from activities.backends.mongo_client import store_errors
 from activities.backends.projection import Document
-from activities.ports import FeedItem, Resync
-from goatherd.contracts.chat import Delta, Ephemeral, Event
+from activities.ports import Resync
 from goatherd.waiting import put_down
 
 log = logging.getLogger(__name__)
@@ -32,31 +32,27 @@ _SHORTEST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 2.0
 
 
-def _event(document: Document) -> Event:
-    return Event.model_validate({**document, "id": document["_id"]})
-
-
-_READERS: dict[str, Callable[[Document], Event | Delta | Ephemeral]] = {
-    "events": _event,
-    "deltas": Delta.model_validate,
-    "ephemera": Ephemeral.model_validate,
-}
-# All three are only ever inserted or replaced, so that each change carries its whole document.
-_PIPELINE = [
-    {"$match": {"ns.coll": {"$in": list(_READERS)}, "operationType": {"$in": ["insert", "replace"]}}}
-]
+Item = TypeVar("Item")
+Readers = Mapping[str, Callable[[Document], Item]]
+"""By collection: what an inserted or replaced document of it is to whoever follows."""
 
 
 @asynccontextmanager
-async def watch(database: AsyncDatabase[Document]) -> AsyncGenerator[AsyncIterator[FeedItem]]:
-    """`ChatStore.watch`. The stream is open at the server when the context is entered.
+async def watch(
+    database: AsyncDatabase[Document], readers: Readers[Item]
+) -> AsyncGenerator[AsyncIterator[Item | Resync]]:
+    """What is written to the collections of `readers`, and what `watch` of the ports promises besides. The
+    stream is open at the server when the context is entered.
+
+    The collections must only ever be inserted into, or have documents replaced: such a change carries its
+    whole document.
 
     Raises:
         Unavailable: on entering, if the store can't be reached.
     """
+    feed = _Feed(database, readers)
     with store_errors():
-        stream = await _open(database, None)
-    feed = _Feed(database, stream)
+        await feed.open(None)
     reader = asyncio.create_task(feed.read())
     try:
         yield feed
@@ -65,22 +61,27 @@ async def watch(database: AsyncDatabase[Document]) -> AsyncGenerator[AsyncIterat
         feed.end()
 
 
-async def _open(database: AsyncDatabase[Document], token: Token | None) -> Stream:
-    return await database.watch(_PIPELINE, resume_after=token)
-
-
-class _Feed:
+class _Feed(Generic[Item]):
     """The items between the stream's reader and who iterates. Full, it makes the reader wait."""
 
-    def __init__(self, database: AsyncDatabase[Document], stream: Stream) -> None:
+    def __init__(self, database: AsyncDatabase[Document], readers: Readers[Item]) -> None:
         self._database = database
-        self._stream = stream
-        self._items: asyncio.Queue[FeedItem | None] = asyncio.Queue(_BUFFER)
+        self._readers = readers
+        self._stream: Stream
+        self._items: asyncio.Queue[Item | Resync | None] = asyncio.Queue(_BUFFER)
 
-    def __aiter__(self) -> AsyncIterator[FeedItem]:
+    async def open(self, token: Token | None) -> None:
+        """Opens the stream, from now on or where another ended."""
+        written = {
+            "ns.coll": {"$in": list(self._readers)},
+            "operationType": {"$in": ["insert", "replace"]},
+        }
+        self._stream = await self._database.watch([{"$match": written}], resume_after=token)
+
+    def __aiter__(self) -> AsyncIterator[Item | Resync]:
         return self
 
-    async def __anext__(self) -> FeedItem:
+    async def __anext__(self) -> Item | Resync:
         item = await self._items.get()
         if item is None:
             self.end()
@@ -102,7 +103,7 @@ class _Feed:
                 except Exception as error:  # whatever it is: a feed that ends would end its process's use
                     await self._reopen(error)
                 else:
-                    if (item := _read(change)) is not None:
+                    if (item := self._read(change)) is not None:
                         await self._items.put(item)
         finally:
             with suppress(PyMongoError):
@@ -122,7 +123,7 @@ class _Feed:
             with suppress(PyMongoError):
                 await self._stream.close()
             try:
-                self._stream = await _open(self._database, token)
+                await self.open(token)
                 break
             except OperationFailure as refusal:
                 log.warning("the store's change stream can't be resumed: %s", refusal)
@@ -135,14 +136,13 @@ class _Feed:
         if token is None:
             await self._items.put(Resync())
 
-
-def _read(change: Mapping[str, Any]) -> FeedItem | None:
-    document = change.get("fullDocument")
-    if document is None:
-        return None
-    try:
-        return _READERS[change["ns"]["coll"]](document)
-    except (ValidationError, KeyError) as error:
-        # From a newer version of Goatherd, perhaps; to stop here would stop everybody's feed.
-        log.warning("skipped a document of %r that can't be read: %s", change["ns"], error)
-        return None
+    def _read(self, change: Mapping[str, Any]) -> Item | None:
+        document = change.get("fullDocument")
+        if document is None:
+            return None
+        try:
+            return self._readers[change["ns"]["coll"]](document)
+        except (ValidationError, KeyError) as error:
+            # From a newer version of Goatherd, perhaps; to stop here would stop everybody's feed.
+            log.warning("skipped a document of %r that can't be read: %s", change["ns"], error)
+            return None

@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph"]
@@ -26,6 +27,7 @@ ASSIGNMENT_ID = r"^asg_[0-9a-hjkmnp-tv-z]{26}$"
 _MESSAGE = re.compile(MESSAGE_ID)
 _CHAT = re.compile(CHAT_ID)
 _TASK = re.compile(TASK_ID)
+_SUBTASK = re.compile(SUBTASK_ID)
 _VALUES = {digit: value for value, digit in enumerate(_ALPHABET)}
 _NUMBER_BITS = 40
 _NUMBER_DIGITS = _NUMBER_BITS // 5
@@ -59,6 +61,18 @@ def is_chat_id(text: str) -> bool:
 
 def is_task_id(text: str) -> bool:
     return _TASK.fullmatch(text) is not None
+
+
+def made_at(text: str) -> datetime:
+    """When an id was made, by the clock of whoever did."""
+    millis = 0
+    for digit in text.rpartition("_")[2][:10]:
+        millis = millis << 5 | _VALUES[digit]
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=millis)
+
+
+def is_subtask_id(text: str) -> bool:
+    return _SUBTASK.fullmatch(text) is not None
 
 
 def subtask_id(task: str, number: int) -> str:

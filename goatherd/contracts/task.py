@@ -299,7 +299,8 @@ class TaskEvent(Contract):
     """One entry of a task's durable sequence.
 
     `state`: of `subtask.…`, how the subtask stands now. `data`, by type: `subtasks.created`
-    `{first, count, batch?, subtasks?}` (`batch`: the store has them under this id; `subtasks`: here they are,
+    `{first, count, batch?, ready?, subtasks?}` (`batch`: the store has them under this id; of these, `ready`
+    are the numbers of those who depend on others that are done already; `subtasks`: here they are,
     as `SubtaskInfo`); `subtask.updated` `{info}`, what was changed; `subtask.leased`, `.released`,
     `.expired`, `.retrying`, `.answered`, `.completed`, `.failed` `{assignment, worker}`, and `.answered`,
     `.completed`, `.failed`, `.retrying`, `.dead` of a report the `answer`, unless the store has it already;

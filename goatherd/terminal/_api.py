@@ -179,7 +179,7 @@ class Api:
         *,
         json: object = None,
         params: dict[str, Any] | None = None,
-        once: bool = False,
+        once: bool | str = False,
     ) -> View:
         response = await self._send(method, path, json=json, params=params, once=once)
         try:
@@ -195,11 +195,12 @@ class Api:
         *,
         json: object = None,
         params: dict[str, Any] | None = None,
-        once: bool = False,
+        once: bool | str = False,
     ) -> httpx.Response:
+        """`once`: with an Idempotency-Key, of this call's own or the one given."""
         headers = {"accept": "application/json"}
         if once:
-            headers["idempotency-key"] = secrets.token_hex(16)
+            headers["idempotency-key"] = once if isinstance(once, str) else secrets.token_hex(16)
         started = asyncio.get_running_loop().time()
         delay = self.retry_s
         told = False

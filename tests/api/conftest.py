@@ -10,11 +10,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from activities.backends.memory_tasks import MemoryTaskStore
 from activities.ports import WorkerStatus
 from api.app import create_app
 from goatherd.contracts.inference import ModelSpec
 from goatherd.settings import Settings
 from tests.api.fakes import FakeKeys, FakeService, FakeStore, FakeTemporal, FakeWorkers
+from tests.api.task_house import LocalActors, TaskHouse
 
 BASE = "http://localhost:8080"
 
@@ -35,6 +37,7 @@ class House:
     keys: FakeKeys
     workers: FakeWorkers
     temporal: FakeTemporal
+    tasks: TaskHouse
 
     async def session(self, **body: Any) -> str:
         answer = await self.http.post("/chat", json=body)
@@ -52,7 +55,10 @@ def ready_worker(**changes: Any) -> WorkerStatus:
     return WorkerStatus(identity="w1", **{**given, **changes})
 
 
-def build(settings: Settings) -> tuple[FastAPI, FakeService, FakeStore, FakeKeys, FakeWorkers, FakeTemporal]:
+def build(
+    settings: Settings, actors: LocalActors | None = None
+) -> tuple[FastAPI, FakeService, FakeStore, FakeKeys, FakeWorkers, FakeTemporal]:
+    given = actors or LocalActors(MemoryTaskStore())
     store, keys, workers, temporal = FakeStore(), FakeKeys(), FakeWorkers(ready_worker()), FakeTemporal()
     service = FakeService(store, settings)
     app = create_app(
@@ -61,6 +67,8 @@ def build(settings: Settings) -> tuple[FastAPI, FakeService, FakeStore, FakeKeys
         store=cast(Any, store),
         idempotency=keys,
         workers=workers,
+        task_store=given.store,
+        make_actors=lambda *_: given,
         make_service=lambda *_: cast(Any, service),
     )
     return app, service, store, keys, workers, temporal
@@ -71,26 +79,29 @@ class WithLifespan:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._state: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
 
     async def __aenter__(self) -> WithLifespan:
         self._context = self._app.router.lifespan_context(self._app)
-        self._state = dict(cast("dict[str, Any]", await self._context.__aenter__()))
+        self.state = dict(cast("dict[str, Any]", await self._context.__aenter__()))
         return self
 
     async def __aexit__(self, *failure: Any) -> None:
         await self._context.__aexit__(*failure)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._app({**scope, "state": dict(self._state)}, receive, send)
+        await self._app({**scope, "state": dict(self.state)}, receive, send)
 
 
 async def _house(settings: Settings) -> AsyncIterator[House]:
-    app, service, store, keys, workers, temporal = build(settings)
+    actors = LocalActors(MemoryTaskStore())
+    app, service, store, keys, workers, temporal = build(settings, actors)
     async with WithLifespan(app) as running:
         transport = httpx.ASGITransport(running, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
-            yield House(app, http, service, store, keys, workers, temporal)
+            tasks = TaskHouse(http, actors.store, actors, running.state["parts"].tasks)
+            yield House(app, http, service, store, keys, workers, temporal, tasks)
+    await actors.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import orjson
 import uvicorn
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_tasks import MemoryTaskStore
 from activities.ports import FeedItem
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
@@ -346,6 +347,7 @@ class House:
             store=store,
             idempotency=MemoryIdempotencyStore(),
             workers=MemoryWorkerRegistry(),
+            task_store=MemoryTaskStore(),
             make_service=lambda *_: cast(Any, self.service),
         )
         self.socket = socket.create_server(("127.0.0.1", 0))

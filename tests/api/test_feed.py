@@ -10,6 +10,7 @@ import pytest
 
 from activities.ports import Resync
 from api import feed as feed_module
+from api import listening
 from api.feed import ChatFeed
 from api.frames import Cursor, Wire, wire_form
 from api.routes.chat_streams import wait_for_reply
@@ -210,7 +211,7 @@ async def test_what_a_resync_hides_is_read_again() -> None:
 
 
 async def test_the_feed_survives_what_the_store_throws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "_RETRY_S", 0.001)
+    monkeypatch.setattr(listening, "_RETRY_S", 0.001)
     store = StagedStore()
     store.watch_errors = [RuntimeError("no"), ValueError("never"), OSError("again")]
     writer = Writer(store)

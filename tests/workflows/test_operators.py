@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from activities.reconcile import SessionReadSide
 from goatherd.contracts.chat import EventType, MessageStatus
 from goatherd.contracts.queues import Pool
 from goatherd.errors import SessionEnded
@@ -19,7 +20,8 @@ SLOW = "[[words=2000 delay_ms=20]]"
 
 
 def _reconciler(house: House) -> Reconciler:
-    return Reconciler(house.client, house.store, house.settings.task_queue(Pool.ACTORS))
+    sides = [SessionReadSide(house.store)]
+    return Reconciler(house.client, sides, house.settings.task_queue(Pool.ACTORS))
 
 
 @pytest.fixture

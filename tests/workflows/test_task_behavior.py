@@ -142,6 +142,17 @@ def test_a_batch_is_only_named() -> None:
     assert added.events[0].data == {"first": 1, "count": 3, "batch": "batch_1"}
 
 
+def test_a_batch_says_who_depends_on_nothing_that_is_left_to_do() -> None:
+    task = Bench()
+    task.add({})
+    [lease] = task.take()
+    task.report(lease)
+    places = [Place(depends_on=[1]), Place(depends_on=[0]), Place()]
+    added = task.ask(AddSubtasks(batch="batch_1", count=3, places=places))
+    assert added.blocked == [3]
+    assert added.events[0].data == {"first": 2, "count": 3, "batch": "batch_1", "ready": [2]}
+
+
 @pytest.mark.parametrize("more", [{"id": "req_1"}, {"batch": "batch_1", "count": 1}])
 def test_the_same_request_again_adds_nothing(more: dict[str, Any]) -> None:
     task = Bench()

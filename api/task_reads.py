@@ -1,0 +1,60 @@
+"""What is read of tasks: always from the store, and what this process has done is always there."""
+
+from __future__ import annotations
+
+from activities.ports import Page
+from activities.task_ports import TaskStats
+from api.task_actors import TaskActors
+from api.task_documents import Listed, by_subtask, render_task, subtask_document
+from api.task_json import dumps
+from goatherd.contracts.model import Json
+from goatherd.contracts.task import Task
+from goatherd.errors import NotFound
+from goatherd.security.access import Principal, require
+
+
+class TaskReads:
+    """One a process."""
+
+    def __init__(self, actors: TaskActors) -> None:
+        self._actors = actors
+        self._store = actors.store
+
+    async def task(self, principal: Principal, task: str) -> Task:
+        await self._actors.writer.settled(task)
+        return require(principal, await self._store.task(task), f"task {task!r}")
+
+    async def tasks(
+        self, principal: Principal, page: Page, *, status: str | None, label: str | None
+    ) -> list[Listed]:
+        found = await self._store.tasks(principal.id, page, status=status, label=label)
+        return [Listed(task.id, render_task(task)) for task in found]
+
+    async def subtask(self, principal: Principal, task: str, subtask: str) -> Json:
+        facts = await self._actors.authorize(principal, task)
+        await self._actors.writer.settled(task)
+        found = await self._store.subtask(task, subtask)
+        if found is None:
+            raise NotFound(f"There is no subtask {subtask!r} in task {task!r}.")
+        answers = await self._store.answers(task, [subtask]) if found.state.answers else []
+        return subtask_document(found, answers, overlap=facts.overlap)
+
+    async def subtasks(
+        self, principal: Principal, task: str, page: Page, *, status: str | None, assignee: str | None
+    ) -> list[Listed]:
+        facts = await self._actors.authorize(principal, task)
+        await self._actors.writer.settled(task)
+        found = await self._store.subtasks(task, page, status=status, assignee=assignee)
+        answered = [one.info.id for one in found if one.state.answers]
+        answers = by_subtask(await self._store.answers(task, answered)) if answered else {}
+        return [
+            Listed(
+                one.info.id,
+                dumps(subtask_document(one, answers.get(one.info.id, []), overlap=facts.overlap)),
+            )
+            for one in found
+        ]
+
+    async def stats(self, principal: Principal, task: str) -> tuple[Task, TaskStats]:
+        document = await self.task(principal, task)
+        return document, await self._store.stats(task)
