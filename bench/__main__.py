@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, each as a ratio against raw Temporal or the raw library in the same run.
 
-`make bench ARGS=actors` or `ARGS=chat` runs a part.
+`make bench ARGS=actors`, `ARGS=chat` or `ARGS=tasks` runs a part.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 
 from bench.actors import durable, local
 from bench.chat import run as chat
+from bench.tasks import run as tasks
 
-PARTS = {"actors": (local.main, durable.main), "chat": (chat.main,)}
+PARTS = {"actors": (local.main, durable.main), "chat": (chat.main,), "tasks": (tasks.main,)}
 
 
 async def main(wanted: list[str]) -> None:
