@@ -91,10 +91,14 @@ def task_wire(event: TaskEvent) -> Wire:
     return Wire(event.type.value, event, orjson.dumps(fields))
 
 
-def ping(followed: str, *, what: str = "session") -> Frame:
+def ping(session: str) -> Frame:
     """Says that the line is alive, where nothing else says so."""
-    return Frame(Wire(PING, None, orjson.dumps(_fields(PING, followed, datetime.now(UTC), {}, what))))
+    return Frame(Wire(PING, None, orjson.dumps(_fields(PING, session, datetime.now(UTC), {}))))
 
 
-def _fields(kind: str, followed: str, ts: datetime, data: Json, what: str = "session") -> Json:
-    return {"v": 1, "type": kind, what: followed, "ts": rfc3339(ts), "data": data}
+COMMENT = Frame(Wire(PING, None, b""))
+"""The same, of a stream that has nothing but durable events: no event, and nothing in it."""
+
+
+def _fields(kind: str, session: str, ts: datetime, data: Json) -> Json:
+    return {"v": 1, "type": kind, "session": session, "ts": rfc3339(ts), "data": data}

@@ -26,6 +26,10 @@ Item = TypeVar("Item")
 log = get_logger(__name__)
 
 
+class Unwanted(Exception):
+    """Nobody follows anything: there is no need to listen."""
+
+
 class Listener(ABC, Generic[Item]):
     """Listens while `running`. While the store is away, it and its followers wait for it."""
 
@@ -34,6 +38,8 @@ class Listener(ABC, Generic[Item]):
         self._followers: dict[str, set[Subscription]] = {}
         self._ready = asyncio.Event()
         self._closed = False
+        self._wanted = asyncio.Event()
+        self._wanted.set()
 
     @abstractmethod
     def _watch(self) -> AbstractAsyncContextManager[AsyncIterator[Item | Resync]]:
@@ -41,12 +47,12 @@ class Listener(ABC, Generic[Item]):
 
     @abstractmethod
     def _hand_out(self, item: Item) -> None:
-        """Hands a change to those whom it concerns."""
+        """Hands a change to those whom it concerns. Raises `Unwanted` to end listening until it is wanted."""
 
     @property
     def ready(self) -> bool:
-        """Whether the store's changes are coming in right now."""
-        return self._ready.is_set()
+        """Whether the store's changes are coming in right now, if anybody wants them."""
+        return self._ready.is_set() or not self._wanted.is_set()
 
     async def wait_ready(self) -> None:
         await self._ready.wait()
@@ -64,6 +70,7 @@ class Listener(ABC, Generic[Item]):
         """Listens until cancelled, whatever happens to the store; begins anew with all to be read again."""
         retry_s = _RETRY_S
         while True:
+            await self._wanted.wait()
             try:
                 async with self._watch() as items:
                     self._miss_all()
@@ -72,6 +79,8 @@ class Listener(ABC, Generic[Item]):
                         retry_s = _RETRY_S
                         self._dispatch(item)
                 log.warning("the change feed ended, listening again")
+            except Unwanted:
+                continue
             except Exception as error:
                 log.warning("the change feed is lost, listening again", error=repr(error))
             finally:

@@ -270,9 +270,7 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
     )
     components: Schema = schema.setdefault("components", {})
     schemas: Schema = components.setdefault("schemas", {})
-    _, definitions = models_json_schema(
-        [(model, "validation") for model in _SCHEMAS], ref_template=_REF
-    )
+    _, definitions = models_json_schema([(model, "validation") for model in _SCHEMAS], ref_template=_REF)
     for name, definition in definitions["$defs"].items():
         schemas.setdefault(name, definition)
     models = sorted(settings.models)

@@ -32,6 +32,8 @@ log = get_logger(__name__)
 
 def encode(frame: Frame) -> bytes:
     kind, body = frame.wire.type.encode(), frame.wire.body
+    if not body:
+        return b": %b\n\n" % kind
     if frame.cursor is None:
         return b"event: %b\ndata: %b\n\n" % (kind, body)
     return b"event: %b\nid: %b\ndata: %b\n\n" % (kind, str(frame.cursor).encode(), body)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 from activities.ports import Resync
 from activities.task_ports import TaskNews, TaskStore
 from api.frames import Cursor, Frame, task_wire
-from api.listening import Listener
+from api.listening import Listener, Unwanted
 from api.subscription import Limits
 from api.task_follower import TaskFollower
 from api.task_lines import Lines
 from goatherd.errors import MalformedCursor
 
+IDLE_S = 30.0
+"""So long it goes on being listened to when nobody wants it."""
+_OPENS_WITHIN_S = 1.0
 _DEFAULTS = Limits()
 
 
 class TaskFeed(Listener[TaskNews]):
     """One a process. See `Listener`."""
 
-    def __init__(self, store: TaskStore, lines: Lines, limits: Limits = _DEFAULTS) -> None:
+    def __init__(
+        self, store: TaskStore, lines: Lines, limits: Limits = _DEFAULTS, *, idle_s: float = IDLE_S
+    ) -> None:
         super().__init__(limits)
         self.store = store
         self._lines = lines
+        self._idle_s = idle_s
+        self._used_at = 0.0
+        # All that happens to all tasks comes by: it is listened to while somebody wants it.
+        self._wanted.clear()
 
     def _watch(self) -> AbstractAsyncContextManager[AsyncIterator[TaskNews | Resync]]:
         return self.store.watch()
@@ -45,14 +55,23 @@ class TaskFeed(Listener[TaskNews]):
             )
         return document is not None and document.closed_at is not None and cursor.seq >= newest
 
+    async def listen(self) -> None:
+        """Returns when changes come in; or after a moment, when the store is away."""
+        self._want()
+        if not self._ready.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_OPENS_WITHIN_S):
+                    await self.wait_ready()
+
     async def follow(self, task: str, cursor: Cursor) -> AsyncGenerator[Frame]:
-        """What comes after `cursor`, until the task is closed: events in order, each once; a ping after a
+        """What comes after `cursor`, until the task is closed: events in order, each once; a comment after a
         quiet while. Close the generator (`aclosing`).
 
         Raises:
             SlowConsumer: too much waits, since the frames are taken too slowly.
             FeedClosed: the process is shutting down.
         """
+        self._want()
         with self._subscribed(task) as subscription:
             follower = TaskFollower(self.store, subscription, task, cursor, self._limits)
             while not follower.done:
@@ -63,7 +82,17 @@ class TaskFeed(Listener[TaskNews]):
         super().close()
         self._lines.close()
 
+    def _want(self) -> None:
+        self._used_at = asyncio.get_running_loop().time()
+        self._wanted.set()
+
     def _hand_out(self, item: TaskNews) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._followers or self._lines:
+            self._used_at = now
+        elif now - self._used_at > self._idle_s:
+            self._wanted.clear()
+            raise Unwanted
         self._lines.on_events(item.task, item.events)
         followers = self._followers.get(item.task)
         if followers:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from activities.task_ports import TaskStore
-from api.frames import Cursor, Frame, Wire, ping, task_wire
+from api.frames import COMMENT, Cursor, Frame, Wire, task_wire
 from api.subscription import FeedClosed, Limits, SlowConsumer, Subscription
 from goatherd.contracts.task import TaskEvent, TaskEventType
 from goatherd.errors import GoatherdError
@@ -70,7 +70,7 @@ class TaskFollower:
             self._spoke = self._moved = self._clock()
         elif self._clock() - self._spoke >= self._limits.ping_s:
             self._spoke = self._clock()
-            out = [ping(self._task, what="task")]
+            out = [COMMENT]
         return out
 
     async def _live(self) -> None:
@@ -81,8 +81,8 @@ class TaskFollower:
                 self._go_back()
             return
         self._offer(wire)
-        if self._early:
-            # A number is missing: it may be a moment behind.
+        if self._early or self._ending:
+            # A number is missing, which may be a moment behind; or that was the last.
             self._go_back()
 
     def _offer(self, wire: Wire) -> None:

@@ -206,6 +206,10 @@ class Lines:
             line = self._lines[task] = Line(overlap, lambda: self._drop(task))
         return line
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._lines)
+
     def _drop(self, task: str) -> None:
         self._lines.pop(task, None)
 

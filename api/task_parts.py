@@ -50,7 +50,7 @@ async def serve_tasks(
             yield Tasks(
                 actors=asking,
                 service=TaskService(asking, inputs, settings),
-                work=TaskWork(asking, inputs, lines),
+                work=TaskWork(asking, inputs, lines, feed.listen),
                 reads=TaskReads(asking),
                 feed=feed,
             )

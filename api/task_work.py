@@ -39,10 +39,14 @@ Gone = Callable[[], Awaitable[None]]
 class TaskWork:
     """One a process."""
 
-    def __init__(self, actors: TaskActors, inputs: Inputs, lines: Lines) -> None:
+    def __init__(
+        self, actors: TaskActors, inputs: Inputs, lines: Lines, listen: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`listen`: returns when the store's changes come in, so that none is missed from then on."""
         self._actors = actors
         self._inputs = inputs
         self._lines = lines
+        self._listen = listen
 
     @property
     def _store(self) -> TaskStore:
@@ -76,6 +80,7 @@ class TaskWork:
         waiter = line.enter(order.max)
         watching: asyncio.Future[None] | None = None
         try:
+            await self._listen()
             while True:
                 line.asks(waiter)
                 taken = await self._actors.ask(task, order)

@@ -208,6 +208,8 @@ class TaskBehavior(Behavior[Messages]):
 
     def _asked(self, ctx: Context[Messages], order: Asked, before: int) -> None:
         self.log.confirm(order.acks)
+        if order.flusher:
+            self.flushing.heard_at = ctx.now()
         try:
             answer = self._answer(ctx, order)
         except GoatherdError as error:

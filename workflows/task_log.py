@@ -17,7 +17,7 @@ from goatherd.contracts.task_messages import Range
 MOST_HANDED = 200
 MOST_HANDED_BYTES = 128 * 1024
 """Of an answer's events. A request that has done more leaves the rest to the actor's own writes."""
-_USUAL_BYTES = 500
+_USUAL_BYTES = 400
 _LEASE_BYTES = 250
 
 
@@ -52,13 +52,13 @@ class TaskLog:
         """The next event. `state`, if given, a `SubtaskState` that has this event's number as its version."""
         self.seq += 1
         event: Json = {
-            "v": 1,
             "seq": self.seq,
             "type": kind.value,
             "task": self.task,
             "ts": written_moment(now),
-            "data": data or {},
         }
+        if data:
+            event["data"] = data
         if state is not None:
             event["subtask"] = state["id"]
             event["state"] = state
@@ -136,12 +136,12 @@ class TaskLog:
 
 def _weight(event: Json) -> int:
     """The event's bytes as a payload, about."""
-    data, state = event["data"], event.get("state")
+    data, state = event.get("data", ()), event.get("state")
     size = _USUAL_BYTES
     if state is not None:
-        size += _LEASE_BYTES * len(state["leases"]) + (
-            len(json.dumps(state["error"])) if state["error"] else 0
-        )
+        size += _LEASE_BYTES * len(state.get("leases", ()))
+        if "error" in state:
+            size += len(json.dumps(state["error"]))
     if "answer" in data or "subtasks" in data or "info" in data:
         size += len(json.dumps(data))
     return size

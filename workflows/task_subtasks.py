@@ -311,40 +311,48 @@ class Subtasks:
         self._log.emit(kind, self._now, state=self._state(item), data=data)
 
     def _state(self, item: Item) -> Json:
-        """A `SubtaskState`, as JSON."""
-        held = list(item.leases.values()) if item.leases else []
-        return {
+        """A `SubtaskState` as JSON, without what is as usual: it is most of every answer and history."""
+        state: Json = {
             "id": self.id(item.number),
             "number": item.number,
             "version": self._log.seq + 1,
             "status": item.status,
             "priority": item.priority,
-            "attempts": item.failures,
-            "assignees": [lease.worker for lease in held],
-            "leases": [self._record(record) for record in [*(item.past or ()), *map(_written, held)]],
-            "answers": [assignment_id(self._log.task, answer[1]) for answer in item.answers or ()],
-            "waits_for": item.waits_for,
-            "not_before": None if item.not_before is None else written_moment(item.not_before),
-            "progress": item.progress,
-            "error": item.error,
-            "reason": item.reason,
-            "verdict": item.verdict,
             "updated_at": written_moment(self._now),
         }
+        leases = [self._record(record) for record in item.past or ()]
+        if item.leases:
+            state["assignees"] = [lease.worker for lease in item.leases.values()]
+            leases += [self._record(_written(lease)) for lease in item.leases.values()]
+        if leases:
+            state["leases"] = leases
+        if item.answers:
+            state["answers"] = [assignment_id(self._log.task, answer[1]) for answer in item.answers]
+        if item.not_before is not None:
+            state["not_before"] = written_moment(item.not_before)
+        if item.failures:
+            state["attempts"] = item.failures
+        if item.waits_for:
+            state["waits_for"] = item.waits_for
+        for name in ("progress", "error", "reason", "verdict"):
+            if (value := getattr(item, name)) is not None:
+                state[name] = value
+        return state
 
     def _record(self, record: dict[str, Any]) -> Json:
         """A `LeaseRecord`, as JSON."""
-        ended = record.get("ended_at")
-        return {
+        written: Json = {
             "id": assignment_id(self._log.task, record["fence"]),
             "worker": record["worker"],
             "attempt": record["attempt"],
             "fence": record["fence"],
             "taken_at": written_moment(record["taken_at"]),
             "expires_at": written_moment(record["expires_at"]),
-            "ended_at": None if ended is None else written_moment(ended),
-            "outcome": record.get("outcome"),
         }
+        if "outcome" in record:
+            written["ended_at"] = written_moment(record["ended_at"])
+            written["outcome"] = record["outcome"]
+        return written
 
     def _about(self, lease: Lease) -> Json:
         return {"assignment": assignment_id(self._log.task, lease.fence), "worker": lease.worker}

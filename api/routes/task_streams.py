@@ -69,7 +69,7 @@ async def follow_task(
     """The task's events as Server-Sent Events: those after the cursor, then each as it happens.
 
     Each has the next `seq`, which is its `id`; none is left out. What was answered is not in them: read the
-    subtask. An idle stream has a `ping` every 15 s, which has no id. The stream ends when the task is closed;
+    subtask. An idle stream has a comment every 15 s. The stream ends when the task is closed;
     a client that reads too slowly is cut off, and may come back with the last id it got.
     """
     known_task(task)

@@ -11,7 +11,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
 from api.errors import PATTERNS
-from api.frames import Cursor, Frame, ping
+from api.frames import COMMENT, Cursor, Frame
 from api.routes import messages
 from api.socket import _METHODS
 from api.task_feed import TaskFeed
@@ -154,7 +154,7 @@ def test_a_property_based_tester_finds_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     async def short(*_: object) -> AsyncGenerator[Frame]:
         """A stream that goes on is not waited for."""
-        yield ping("task_01k9w2x6hj3v8m5r7t0q4n1b2c", what="task")
+        yield COMMENT
 
     monkeypatch.setattr(messages.chat_streams, "wait_for_reply", no_wait)
     monkeypatch.setattr(TaskFeed, "follow", short)

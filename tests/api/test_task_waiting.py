@@ -127,7 +127,7 @@ async def test_what_another_process_makes_wakes(tasks: TaskHouse) -> None:
     task = await tasks.create()
     waiting = asyncio.create_task(tasks.take(task, wait_s=20))
     await until_waiting(tasks, task, 1)
-    await tasks.parts.feed.wait_ready()
+    await tasks.parts.feed.listen()
     writer, on_events = tasks.parts.actors.writer, tasks.parts.actors._on_events
     tasks.parts.actors._on_events = lambda *_: None
     await tasks.add(task, {"title": "theirs"})
