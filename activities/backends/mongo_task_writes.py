@@ -19,7 +19,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from activities.backends.mongo_client import insert_new
+from activities.backends.mongo_client import insert_new, update_together
 from activities.backends.mongo_task_batches import TaskBatches
 from activities.backends.mongo_task_documents import (
     SEALED,
@@ -115,8 +115,7 @@ class TaskWriter:
         there at the look that follows, made by somebody who did not know the same."""
         while all_known:
             updates = [update for known in all_known for update in subtask_updates(known)]
-            outcome = await self._subtasks.bulk_write(updates, ordered=False)
-            if outcome.matched_count == len(updates):
+            if await update_together(self._subtasks, updates) == len(updates):
                 return
             ids = [known.id for known in all_known]
             cursor = self._subtasks.find({"_id": {"$in": ids}}, UP_TO_DATE_FIELDS)

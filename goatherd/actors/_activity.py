@@ -46,16 +46,19 @@ class Activity(Generic[Result]):
 
 
 class PutOff:
-    """The handle of an activity that a later run is to start."""
+    """The handle of an activity that a later run is to start. `on_cancel`: nobody runs it who would say that
+    it was cancelled."""
 
-    __slots__ = ("call", "cancelled")
+    __slots__ = ("call", "on_cancel")
 
     def __init__(self, call: Activity[Any]) -> None:
         self.call = call
-        self.cancelled = False
+        self.on_cancel: Callable[[], None] | None = None
 
     def cancel(self) -> None:
-        self.cancelled = True
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None:
+            on_cancel()
 
 
 def activity(

@@ -138,9 +138,11 @@ class Context(Generic[M]):
         return self._cell.runtime.resolve(check_address(address))
 
     def start(self, kind: Any, child_id: str, start: Any = None) -> Ref[Any]:
-        """A durable child: an actor of its own, of a `DurableActor` type, which stops when this one does.
+        """A durable child: an actor of its own, of a `DurableActor` type, which is stopped when the root of
+        this one's tree has stopped.
 
-        What is sent to it waits until it has started. If its id is taken it counts as stopped: watch it.
+        What is sent to it waits until it has started. If its id is taken it counts as stopped: watch it. Of a
+        child of this tree that lives, it gives the address, and starts nothing.
 
         Raises:
             Invalid: this can't be an id: it has a sign of an address in it.
@@ -207,7 +209,8 @@ class Context(Generic[M]):
         request, a function may make a message of the answer's address.
 
         `err` makes one of `AskTimeout`, `ActorStopped` (at once if it is so already), `ActorFailed`, or the
-        error that it was refused with. What `ok` or `err` raises counts as raised by this actor.
+        error that it was refused with. What `ok` or `err` raises counts as raised by this actor. To go
+        through continue-as-new while the answer is awaited, both have to be classes or functions of a module.
 
         Raises:
             ValueError: the timeout is not positive.

@@ -80,16 +80,14 @@ class Pending:
 
         under_way = self.runtime.environment.run(work, done)
         self.work[number] = Piped(under_way, work, ok, err, key)
+        if isinstance(under_way, PutOff):
+            under_way.on_cancel = lambda: done(None, CancelledError())
         return under_way
 
     def cancel_work(self, key: str) -> None:
-        for number, piped in list(self.work.items()):
-            if piped.key != key:
-                continue
-            piped.handle.cancel()
-            if isinstance(piped.handle, PutOff):  # Nobody runs it who would say so.
-                del self.work[number]
-                self.deliver(Adapted(piped.err, CancelledError()))
+        for piped in list(self.work.values()):
+            if piped.key == key:
+                piped.handle.cancel()
 
     def ask(
         self,

@@ -162,8 +162,10 @@ class Runtime:
         if cell is not None:
             return cell.ref
         base, tilde, number = address.rpartition("~")
-        if tilde and number.isdigit() and (cell := self._cells.get(base)) is not None:
-            return cell.adapter_at(int(number))
+        if tilde and number.isdecimal() and (cell := self._cells.get(base)) is not None:
+            # By number, which may come from anywhere: also from a life in which it had more of them.
+            known = int(number) < len(cell.adapters)
+            return cell.adapter_at(int(number)) if known else Gone(address, self)
         promise = self.promises.get(address)
         if promise is not None:
             return promise
@@ -215,7 +217,7 @@ class Runtime:
     def has_been(self, address: str) -> bool:
         """Whether an address is one that this runtime has given."""
         path, _, number = address.partition("~")[0].rpartition("#")
-        return path.startswith(f"{self.host}/") and number.isdigit() and 0 < int(number) <= self._uid
+        return path.startswith(f"{self.host}/") and number.isdecimal() and 0 < int(number) <= self._uid
 
     def is_local(self, ref: Ref[Any]) -> bool:
         return isinstance(ref, LocalRef | Promise | Gone | Adapter | Nobody)

@@ -13,7 +13,7 @@ from typing import Any
 from goatherd.actors._activity import Activity, ActivityOptions, PutOff
 from goatherd.actors._cell import Cell
 from goatherd.actors._errors import NotDurable
-from goatherd.actors._mail import Adapted, Envelope, Piped, Rang, Stopped
+from goatherd.actors._mail import Adapted, Envelope, Notice, Piped, Rang, Stopped
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
 from goatherd.actors._states import UNBOUNDED, Op, State
@@ -127,6 +127,8 @@ def _dump_envelope(cell: Cell, message: Any, reply_to: Ref[Any] | None) -> Json:
     elif isinstance(message, Stopped):
         cause = None if message.cause is None else write_error(message.cause)
         written = {"stopped": message.ref.address, "cause": cause}
+    elif isinstance(message, Notice):
+        written = {"notice": write(message.signal)}
     else:
         written = {"message": write(message)}
     if reply_to is not None:
@@ -306,6 +308,8 @@ def _read_envelope(runtime: Runtime, cell: Cell, written: Json) -> Envelope:
     if "stopped" in written:
         cause = None if written["cause"] is None else read_error(written["cause"])
         return Stopped(runtime.resolve(written["stopped"]), cause), None
+    if "notice" in written:
+        return Notice(read(written["notice"])), None
     return read(written["message"]), reply_to
 
 

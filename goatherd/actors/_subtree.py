@@ -20,11 +20,14 @@ def below(cell: Cell) -> list[Cell]:
     return found
 
 
-def rests(cells: Sequence[Cell], askers: frozenset[str], until: float) -> bool:
+def rests(
+    cells: Sequence[Cell], askers: frozenset[str], until: float, *, whoever_waits: bool = False
+) -> bool:
     """Whether nothing is under way in a subtree, and nobody else waits for its end: it can be taken out.
 
     What it owes an answer may wait: the asker's address goes along. So do timers that ring at `until` or
-    later. `askers`: who waits for an answer itself.
+    later. `askers`: who waits for an answer itself. `whoever_waits`: no matter what is in a stash and who
+    watches whom; all that is written too.
     """
     due = next_deadline(cells)
     if due is not None and due < until:
@@ -34,10 +37,16 @@ def rests(cells: Sequence[Cell], askers: frozenset[str], until: float) -> bool:
     known = inside if parent is None else inside | {parent.address}
     return all(
         cell.state is RUNNING
-        and not (cell.mailbox or cell.stash or cell.system or cell.work)
+        and not (cell.mailbox or cell.system or cell.work)
         and cell.address not in askers
-        and all(_base(address) in inside for address in cell.watching)
-        and all(_base(address) in known for address in cell.watchers)
+        and (
+            whoever_waits
+            or (
+                not cell.stash
+                and all(_base(address) in inside for address in cell.watching)
+                and all(_base(address) in known for address in cell.watchers)
+            )
+        )
         for cell in cells
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import PlainSerializer, PlainValidator, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from goatherd.actors._behavior import Behavior, class_of, name_of, said
@@ -75,7 +75,7 @@ def write(message: Any) -> Json:
 def _json(value: Any) -> Json:
     try:
         return adapter(type(value)).dump_python(value, mode="json")
-    except PydanticSerializationError as error:
+    except (PydanticSerializationError, PydanticUserError) as error:
         raise NotDurable(f"A {type(value).__name__} can't be written down: {error}.") from error
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from temporalio.exceptions import ApplicationError
 
-from goatherd.actors._errors import ActorError, ActorStopped, Unhandled
+from goatherd.actors._errors import ActorError, ActorFailed, ActorStopped, Unhandled
 from goatherd.actors._message import Request, answer_type
 from goatherd.actors._ref import Ref, resolving
 from goatherd.actors._runtime import Runtime
@@ -69,15 +69,25 @@ class Asks:
                 return adapter(kind).validate_python(value)
         except ValidationError as error:
             raise Invalid(f"{kind.__name__} does not fit: {_first(error)}") from error
+        except GoatherdError:
+            raise
+        except Exception as error:  # Of the class itself: pydantic lets pass what is no `ValueError`.
+            raise Invalid(f"{kind.__name__} does not fit: {type(error).__name__}: {error}") from error
 
     def check(self, message: Any, entity: str | None = None) -> None:
         """Raises what the actor has against a message; changes nothing."""
         if self.root.failure is not None or self.root.limit < 0:
             raise ActorStopped(f"{self.root.address} has stopped.")
-        if self.entities is not None:
-            self.entities.check(entity, message)
-        else:
-            self.root.behavior.check(message)
+        try:
+            if self.entities is not None:
+                self.entities.check(entity, message)
+            else:
+                self.root.behavior.check(message)
+        except GoatherdError:
+            raise
+        except Exception as error:
+            # In a delivery it must not fail the others, nor be tried for ever.
+            raise ActorFailed(f"{type(error).__name__}: {error}") from error
 
     def _to(self, entity: str | None) -> Ref[Any]:
         """Whose message it is. Raises `Invalid` if a shard is not told."""
@@ -187,8 +197,13 @@ class Asks:
             return _refused(taken.error)
         if not taken.kept:
             return _refused(AlreadyApplied("It was applied before, and its answer is not kept any more."))
-        kind = answer_type(self._messages[item.name])
-        return protocol.Outcome(value=adapter(kind).dump_python(taken.value, mode="json"))
+        kind = self._messages.get(item.name)
+        if kind is None:
+            return _refused(Unhandled(f"{self.root.address} has no message {item.name!r}."))
+        try:
+            return protocol.Outcome(value=_written(kind, taken.value))
+        except ActorFailed as error:
+            return _refused(error)
 
     async def collect(self, collection: protocol.Collection) -> list[protocol.Outcome]:
         """The outcomes of what was taken; waits for the first, unless some are there already."""
@@ -241,6 +256,22 @@ def as_failure(error: BaseException) -> ApplicationError:
     if isinstance(error, GoatherdError):
         return failure(error)
     return ApplicationError(f"{type(error).__name__}: {error}", type="actor-failed", non_retryable=True)
+
+
+def written_answer(kind: type[Any], value: Any) -> Any:
+    """An answer as JSON. Raises that it can't be, as Temporal carries it."""
+    try:
+        return _written(kind, value)
+    except ActorFailed as error:
+        raise failure(error) from error
+
+
+def _written(kind: type[Any], value: Any) -> Any:
+    try:
+        return adapter(answer_type(kind)).dump_python(value, mode="json")
+    except Exception as error:
+        # Of an actor that answers what it did not say it would: it must not be tried for ever.
+        raise ActorFailed(f"It was applied, and its answer can't be written: {error}") from error
 
 
 def _refused(error: GoatherdError) -> protocol.Outcome:

@@ -202,6 +202,12 @@ class Entities:
         """Whether a ref is of one below an entity that is not there."""
         return isinstance(ref, InnerRef)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether Temporal has not yet taken all that they have sent."""
+        is_sending: bool = getattr(self.runtime.environment, "is_sending", False)
+        return is_sending
+
     def touch(self, name: str) -> None:
         self.root.behavior.touched(name, self.runtime.environment.now())  # type: ignore[attr-defined]
 

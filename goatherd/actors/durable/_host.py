@@ -26,13 +26,13 @@ from goatherd.actors._runtime import Runtime
 from goatherd.actors._signals import CANCEL_REQUESTED
 from goatherd.actors._wire import read, read_error
 from goatherd.actors.durable import _protocol as protocol
-from goatherd.actors.durable._asks import Asks, Moved, as_failure
+from goatherd.actors.durable._asks import Asks, Moved, as_failure, written_answer
 from goatherd.actors.durable._environment import WorkflowEnvironment
 from goatherd.actors.durable._journal_activities import is_of_journal
 from goatherd.actors.durable._luggage import Luggage, checked_answer, checked_outcomes, stuck
 from goatherd.actors.durable._window import Window
 from goatherd.actors.persistence._running import as_its_user_sees, resume
-from goatherd.errors import GoatherdError
+from goatherd.errors import GoatherdError, Invalid
 
 if TYPE_CHECKING:
     from goatherd.actors.durable._definition import DurableActor
@@ -78,6 +78,11 @@ class Host:
         self._asks.entities = self.runtime.absent = None if entities is None else entities(self.runtime)
         with resolving(self.runtime.resolve):
             if carried is None:
+                if entities is not None:
+                    # Its entities come back from a shard that was before, and may owe answers to its askers,
+                    # who are gone: no new asker's address may be one of theirs.
+                    uid, _, timers = self.runtime.counters
+                    self.runtime.counters = [uid, int(workflow.time() * 1e6), timers]
                 self.runtime.spawn(actor.behavior(self._start), "", address=self.runtime.host)
             else:
                 self._children = dict.fromkeys(carried.children, True)
@@ -150,7 +155,8 @@ class Host:
             for number, piped in list(cell.work.items()):
                 if isinstance(piped.handle, PutOff):
                     del cell.work[number]
-                    cell.pipe(piped.work, piped.ok, piped.err, key=piped.key)
+                    started = cell.pipe(piped.work, piped.ok, piped.err, key=piped.key)
+                    piped.handle.on_cancel = started.cancel
         resume(self.runtime)
 
     def _kinship(self, child: str) -> protocol.Watching:
@@ -210,11 +216,18 @@ class Host:
         try:
             self._turns()
             self.environment.set_timer()
-            self._actor.show(self.root)
+            self._show()
         except Exception as error:
             # A bug of the runtime itself. A callback's error is only logged: `live` has to raise it.
             self._broken = error
             return
+
+    def _show(self) -> None:
+        try:
+            self._actor.show(self.root)
+        except Exception:
+            # What people see of it must not keep it from going on.
+            workflow.logger.exception("can't show how the actor is")
 
     def _turns(self) -> None:
         with resolving(self.runtime.resolve):
@@ -269,7 +282,7 @@ class Host:
             self._taken += 1
         seen = self._asks.take(self._asks.read(kind, value), update.id, entity)
         self.drain()
-        return checked_answer(await self._asks.answer(seen))
+        return checked_answer(written_answer(kind, await self._asks.answer(seen)))
 
     async def deliver(self, delivery: protocol.Delivery) -> protocol.Outcomes:
         """An update of several messages, of which each has its own outcome."""
@@ -289,7 +302,7 @@ class Host:
         self._updates += 1
         return checked_outcomes(await self._asks.collect(collection))
 
-    def told(self, kind: type[Any], value: Any, meta: Any) -> None:
+    def told(self, kind: type[Any], value: Any, meta: Any = None) -> None:
         """A signal. One that does not fit is dropped: there is nobody to tell."""
         try:
             message = self._asks.read(kind, value)
@@ -301,7 +314,13 @@ class Host:
         self.drain()
 
     def signalled(self, signal: protocol.Signal) -> None:
-        """One of several signals that came as one."""
+        """One of several signals that came as one. One that does not fit is dropped: the others count."""
+        try:
+            self._signalled(signal)
+        except (ValidationError, LookupError) as error:
+            workflow.logger.warning("dropped a signal that does not fit", extra={"reason": str(error)})
+
+    def _signalled(self, signal: protocol.Signal) -> None:
         inputs = signal.inputs
         match signal.name:
             case protocol.DELIVER | protocol.ANSWER:
@@ -315,7 +334,7 @@ class Host:
             case protocol.STOP:
                 self.stop()
             case name if (kind := self._actor.messages.get(name)) is not None:
-                self.told(kind, *inputs)
+                self.told(kind, *inputs[:2])
             case name:
                 self._drop(name, inputs[1] if len(inputs) > 1 else None)
 
@@ -337,12 +356,19 @@ class Host:
     def delivered(self, envelope: protocol.Envelope) -> None:
         """A message to an actor inside of the tree, or the answer to its ask."""
         to = self.runtime.resolve(envelope.to)
-        if envelope.error is not None:
-            to.fail(read_error(envelope.error))
-        else:
-            with resolving(self.runtime.resolve):
-                message = read(envelope.message)
-            to.send(message, None if envelope.reply_to is None else self.runtime.resolve(envelope.reply_to))
+        reply_to = None if envelope.reply_to is None else self.runtime.resolve(envelope.reply_to)
+        try:
+            if envelope.error is not None:
+                to.fail(read_error(envelope.error))
+            else:
+                with resolving(self.runtime.resolve):
+                    message = read(envelope.message)
+                to.send(message, reply_to)
+        except Exception as error:
+            # A signal can't be refused, and must not be tried for ever. Who waits is told: he who asked, or
+            # he whose answer this was.
+            workflow.logger.warning("can't read what came for %s", envelope.to, extra={"reason": str(error)})
+            (reply_to or to).fail(Invalid(f"What was sent to {envelope.to} can't be read there."))
         self.drain()
 
     # -- watching, children
@@ -372,6 +398,9 @@ class Host:
 
     def start_child(self, kind: type[DurableActor[Any]], child_id: str, start: Any) -> Ref[Any]:
         """Starts a durable actor that stops when this one does. See `Context.start`."""
+        if child_id in self._children:
+            # To start it a second time would fail, and so say of one that lives that it has stopped.
+            return self.runtime.resolve(child_id)
         self._children[child_id] = False
         starting = asyncio.ensure_future(
             workflow.start_child_workflow(

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+from pydantic import ValidationError
 from temporalio.client import Client
 
-from goatherd.actors._errors import ActorStopped
+from goatherd.actors._errors import ActorFailed, ActorStopped
 from goatherd.actors._message import answer_type
 from goatherd.actors._wire import adapter
 from goatherd.actors.durable import _protocol as protocol
@@ -45,12 +46,14 @@ class Busy(TooManyRequests):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request, and how long its asker waits. `entity`: whose it is, if the actor is a shard."""
+    """A request, and how long its asker waits. `entity`: whose it is, if the actor is a shard.
+    `weight`: in bytes."""
 
     message: Any
     id: str
     timeout_s: float
     entity: str | None = None
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Lane:
             max_batch=together,
             # Those who were just answered may ask again at once: then they go along with who waits already.
             linger=lambda: _A_TURN_S if self.waiting > 1 else 0.0,
-            weigh=_bytes,
+            weigh=lambda sent: sent.weight,
             max_weight=MOST_BYTES,
         )
         self._alone: dict[str, asyncio.Task[Any]] = {}
@@ -100,6 +103,8 @@ class Lane:
         """Raises what `Entity.ask` does."""
         if self.waiting >= MOST_WAITING:
             raise Busy(f"{MOST_WAITING} messages wait for {self._id!r} already. Try again in a moment.")
+        # Here, where one that can't be written fails alone.
+        sent = replace(sent, weight=_bytes(sent))
         self.waiting += 1
         try:
             async with asyncio.timeout(sent.timeout_s):
@@ -167,7 +172,10 @@ class Lane:
         if outcome.code is not None:
             return from_code(outcome.code, outcome.message or "")
         if not outcome.slow:
-            return adapter(answer_type(type(sent.message))).validate_python(outcome.value)
+            try:
+                return adapter(answer_type(type(sent.message))).validate_python(outcome.value)
+            except ValidationError as error:  # The others of the call have theirs.
+                return self._misfit(error)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._tickets[sent.id] = (sent, future)
         return _Later(future)
@@ -241,6 +249,8 @@ class Lane:
                 return await execute(
                     self._client, self._id, name, value, answer, timeout_s=left_s, ask_id=ask_id, more=more
                 )
+            except ValidationError as error:
+                raise self._misfit(error) from error
             except GoatherdError as error:
                 if isinstance(error, ActorGone) and self._start is not None and left_s > delay_s:
                     await self._start()
@@ -248,6 +258,9 @@ class Lane:
                     raise _gone(error, self._id) from error
             await asyncio.sleep(delay_s)
             delay_s = min(max(delay_s * 2, 0.01), 0.5)
+
+    def _misfit(self, error: ValidationError) -> ActorFailed:
+        return ActorFailed(f"The answer of {self._id!r} does not fit: {error.errors()[0]['msg']}")
 
 
 def _bytes(sent: Sent) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
@@ -20,6 +21,8 @@ from goatherd.actors.durable import _protocol as protocol
 
 MOST_TOGETHER = 100
 """Signals that travel as one."""
+MOST_BYTES = 1_000_000
+"""Of several. Temporal takes 2 MB; more would stop the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Outbox:
             starting = self._starting.get(receiver)
             if starting is not None:
                 await workflow.wait((starting,))
-            posts = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER))]
+            posts = _together(waiting)
             failed = starting is not None and (starting.cancelled() or starting.exception() is not None)
             signals = [post.signal for post in posts]
             shard = next((post.shard for post in posts if post.shard is not None), None)
@@ -83,6 +86,21 @@ class Outbox:
                     if post.gone is not None:
                         post.gone()
         del self._posts[receiver], self._sending[receiver]
+
+
+def _together(waiting: deque[_Post]) -> list[_Post]:
+    """Takes the next ones: at least one, and no more than Temporal would take as one."""
+    posts = [waiting.popleft()]
+    if not waiting:
+        return posts
+    room = MOST_BYTES - _size(posts[0])
+    while waiting and len(posts) < MOST_TOGETHER and (room := room - _size(waiting[0])) >= 0:
+        posts.append(waiting.popleft())
+    return posts
+
+
+def _size(post: _Post) -> int:
+    return len(to_json(post.signal))
 
 
 async def _start(shard: str, kind: str) -> bool:

@@ -22,7 +22,7 @@ from typing import cast
 
 from goatherd.actors import _subtree
 from goatherd.actors._activity import activity
-from goatherd.actors._behavior import Behavior, behavior
+from goatherd.actors._behavior import Behavior, behavior, stopped
 from goatherd.actors._cell import STASH
 from goatherd.actors._context import Context
 from goatherd.actors._errors import ActorFailed, NotDurable
@@ -47,7 +47,8 @@ from goatherd.actors.durable._state_activities import (
 MOST_TOGETHER = 200
 """Entities that are loaded or saved by one activity."""
 _SAVE_ATTEMPTS = 5
-_SWEEP, _WAKE = "sweep", "wake"
+_CLOSE_EVERY_S = 10.0
+_SWEEP, _WAKE, _CLOSE = "sweep", "wake", "close"
 
 
 class Place(Enum):
@@ -87,6 +88,11 @@ class Wake:
 
 
 @message
+class Close:
+    """To itself: are all entities saved now?"""
+
+
+@message
 class Loaded:
     result: LoadedStates
 
@@ -114,7 +120,7 @@ def not_saved(error: BaseException) -> NotSaved:
     return NotSaved(write_error(error))
 
 
-Messages = Enter | Forwarded | Load | Sweep | Wake | Loaded | Saved | NotLoaded | NotSaved
+Messages = Enter | Forwarded | Load | Sweep | Wake | Close | Loaded | Saved | NotLoaded | NotSaved
 
 
 @behavior("goatherd.shard")
@@ -129,6 +135,8 @@ class Shard(Behavior[Messages]):
     is_saving: bool = False
     wakes: dict[str, float] = field(default_factory=dict)
     """When the timers of those ring that are not in memory: they have to be back by then."""
+    is_closing: bool = False
+    """It was cancelled: it ends when all entities are saved."""
 
     def knows(self, name: str) -> bool:
         known = self.known.get(name)
@@ -161,16 +169,23 @@ class Shard(Behavior[Messages]):
                 for kept in result.items:
                     self._kept(ctx, kept)
                 self._save(ctx, [])
+                return self._close(ctx)
             case NotSaved():
                 self._not_saved(ctx)
+            case Close():
+                return self._close(ctx)
         return None
 
     def on_signal(self, ctx: Context[Messages], signal: Signal) -> Behavior[Messages] | None:
         if isinstance(signal, Terminated):
             self._stopped(ctx, signal.ref.name)
         elif isinstance(signal, CancelRequested):
-            # It would take with it what is in memory only.
-            ctx.log.warning("%s is a shard and can't be cancelled: its entities can be stopped", ctx.self)
+            if self.passivate_after_s is None:
+                # It would take with it what is in memory only.
+                ctx.log.warning("%s has no store and can't be cancelled: stop its entities", ctx.self)
+            else:
+                self.is_closing = True
+                return self._close(ctx)
         return None
 
     # -- into memory
@@ -310,6 +325,18 @@ class Shard(Behavior[Messages]):
         if self.known:
             ctx.timers.once(_SWEEP, Sweep(), max(earliest - now, after / 4))
 
+    def _close(self, ctx: Context[Messages]) -> Behavior[Messages] | None:
+        """Of one that was cancelled: all entities leave, then it ends. Those who come meanwhile leave too."""
+        if not self.is_closing:
+            return None
+        assert self.passivate_after_s is not None
+        self._save(ctx, [name for name, known in self.known.items() if known.place is Place.HERE])
+        # One that has a place, and messages, may not be known yet.
+        if not self.known and not ctx.children and not self._entities(ctx).is_sending:
+            return stopped
+        ctx.timers.once(_CLOSE, Close(), min(self.passivate_after_s / 4, _CLOSE_EVERY_S))
+        return None
+
     def _save(self, ctx: Context[Messages], due: list[str]) -> bool:
         """One at a time: those that have stopped first, then of those that are due as many as there is room.
         Whether there was room for all that can go."""
@@ -359,7 +386,8 @@ class Shard(Behavior[Messages]):
             return None
         cells = _subtree.below(cell)
         # One whose timer rings soon would only come back.
-        if not _subtree.rests(cells, askers, ctx.now() + (self.passivate_after_s or 0.0)):
+        until = 0.0 if self.is_closing else ctx.now() + (self.passivate_after_s or 0.0)
+        if not _subtree.rests(cells, askers, until, whoever_waits=self.is_closing):
             return None
         try:
             return _subtree.dump(cells)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from goatherd.actors._errors import NotDurable
 from goatherd.actors._wire import Json, read, read_error, write, write_error
 from goatherd.errors import GoatherdError
 
@@ -128,5 +129,8 @@ def _written(seen: Seen) -> Json:
     elif seen.error is not None:
         written["error"] = write_error(seen.error)
     elif seen.kept:
-        written["value"] = write(seen.value)
+        try:
+            written["value"] = write(seen.value)
+        except NotDurable as error:  # Its asker has been told so.
+            written["error"] = write_error(error)
     return written

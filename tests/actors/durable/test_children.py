@@ -204,5 +204,8 @@ async def test_one_that_an_operator_resets_is_not_mourned(bank: Bank) -> None:
     await (await obituaries(bank, account)).look()
     assert await asyncio.wait_for(account.ask(Total()), 10.0) == 2
     assert await office.ask(Log()) == []
+    # The office's watch came after that point, and counts again.
+    await account.ask(Close())
+    await logged(office, f"gone {account.id}")
     with pytest.raises(ActorStopped):
         await bank.system.entity(Account, "acct-nobody").ask(Total())

@@ -214,7 +214,7 @@ async def test_in_a_batch_each_has_its_own_outcome(bank: Bank) -> None:
     assert outcomes[0] == 1
     assert isinstance(outcomes[1], Invalid)
     assert isinstance(outcomes[2], Conflict)
-    assert outcomes[3:] == [2, 2]
+    assert list(outcomes[3:]) == [2, 2]
 
 
 async def test_all_goes_on_in_the_next_run(bank: Bank) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateStage
+from temporalio.exceptions import CancelledError
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from goatherd.actors import ActorFailed
+from goatherd.actors import ActorFailed, ActorStopped
 from goatherd.actors.durable import ActorSystem, Entity, Resident, StateActivities
 from goatherd.errors import Conflict, DeadlineExceeded, Invalid, Unavailable
 from tests.actors.durable.accounts import (
@@ -514,11 +515,60 @@ async def test_by_hand(shards: Shards) -> None:
         )
 
 
-async def test_a_cancelled_shard_goes_on(shards: Shards) -> None:
+async def test_a_cancelled_shard_saves_its_entities_and_ends(shards: Shards) -> None:
+    account, watched = shards.account(), shards.account()
+    await asyncio.gather(account.ask(Deposit(2)), watched.ask(Deposit(3)))
+    await account.ask(WatchOther(SharedAccount.address(watched.id)))
+    owed = asyncio.create_task(account.ask(Later(60.0), timeout_s=30.0))
+    await watched.ask(Total())
+    handle = shards.client.get_workflow_handle(SHARD, run_id=await shards.run_id())
+    await cli(shards.client, "workflow", "cancel", "--workflow-id", SHARD)
+    with pytest.raises(WorkflowFailureError) as ended:
+        await handle.result()
+    assert isinstance(ended.value.cause, CancelledError)
+    with pytest.raises(ActorStopped):
+        await owed
+    # They have seen nothing of it: what one watches, it watches still.
+    assert (await account.ask(Total()), await watched.ask(Total())) == (2, 3)
+    await watched.ask(Close())
+
+    async def told() -> bool:
+        return SharedAccount.address(watched.id) in await account.ask(WhoStopped())
+
+    await eventually(told)
+
+
+async def test_what_comes_while_a_cancelled_shard_saves_is_not_lost(shards: Shards) -> None:
+    account, other = shards.account(), shards.account()
+    await account.ask(Deposit(2))
+    shards.shelf.saving.clear()
+    shards.shelf.entered.clear()
+    handle = shards.client.get_workflow_handle(SHARD, run_id=await shards.run_id())
+    await cli(shards.client, "workflow", "cancel", "--workflow-id", SHARD)
+    await shards.shelf.entered.wait()
+    assert await account.ask(Deposit(3)) == 5
+    await other.tell(Credit(4))
+    shards.shelf.saving.set()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    assert (await account.ask(Total()), await other.ask(Total())) == (5, 4)
+
+
+async def test_an_answer_that_is_owed_from_before_is_nobody_elses(shards: Shards) -> None:
+    """The shard was terminated: its next one gives addresses anew, and an entity still has one of the old."""
     account = shards.account()
     await account.ask(Deposit(2))
-    await cli(shards.client, "workflow", "cancel", "--workflow-id", SHARD)
-    assert await account.ask(Deposit(2)) == 4
+    handle = shards.client.get_workflow_handle(SHARD)
+    # By hand: an `Entity` would ask again.
+    await handle.start_update(
+        "Later", args=[Later(3.0), account.id], wait_for_stage=WorkflowUpdateStage.ACCEPTED
+    )
+    await shards.until_away(account)
+    await handle.terminate()
+    others = [asyncio.create_task(shards.account().ask(Later(3.5), timeout_s=9.0)) for _ in range(4)]
+    await asyncio.sleep(0)  # They are asked first.
+    assert await account.ask(Total()) == 2  # Back, and its timer rings.
+    assert await asyncio.gather(*others) == [0] * 4
 
 
 async def test_a_message_that_its_type_does_not_have_is_a_type_error(shards: Shards) -> None:

@@ -124,6 +124,25 @@ async def test_missing_or_unreadable_events_fail_the_actor(owner: str, journal: 
     assert [type(one.cause) for one in notes(f"{owner}-b", p.RecoveryFailed)] == [NotDurable]
 
 
+async def test_last_events_that_are_missing_fail_the_actor(owner: str, journal: Faulty) -> None:
+    await fill(journal, owner, 1, 2)
+    await journal.delete_events(f"account-{owner}", 2)
+    async with LocalSystem(journal=journal) as system:
+        with pytest.raises(ActorStopped):
+            await system.ask(system.spawn(Account(owner), "it"), Balance())
+    assert [type(one.cause) for one in notes(owner, p.RecoveryFailed)] == [p.RecoveryError]
+
+
+async def test_commands_put_aside_while_others_wait_keep_their_order(owner: str, journal: Faulty) -> None:
+    async with LocalSystem(journal=journal) as system:
+        account = system.spawn(Account(owner), "it")
+        locked = asyncio.create_task(system.ask(account, Lock()))
+        deposits = [asyncio.create_task(system.ask(account, Deposit(amount))) for amount in (1, 10, 100)]
+        await locked
+        account.tell(Unlock())
+        assert await asyncio.gather(*deposits) == [1, 11, 111]
+
+
 async def test_failed_append_stops_the_actor_and_tells_the_asker(owner: str, journal: Faulty) -> None:
     journal.fail["append"] = Unavailable("away")
     async with LocalSystem(journal=journal) as system:
