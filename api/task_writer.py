@@ -22,7 +22,7 @@ from goatherd.telemetry.metrics import STORE_APPEND_EVENTS, STORE_APPEND_SECONDS
 MOST_WAITING = 50_000
 """Events that may wait to be written; more are left to their actors."""
 LINGER_S = 0.25
-"""When much is written: what is done to a subtask in this time is one update. Who reads here does not wait."""
+"""When much is written: what is done to a subtask in this time is one update. A reader here hurries it."""
 _BUSY = 8
 _MOST_AT_ONCE = 2_000
 _MOST_TASKS = 10_000
