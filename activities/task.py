@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities.task_ports import TaskChange, TaskStore
 from goatherd.contracts.model import rfc3339
 from goatherd.contracts.task_messages import CallbackTold, FlushTask, TaskFlushed, TellCallback
-from goatherd.errors import GoatherdError, Unavailable
+from goatherd.errors import GoatherdError
 from goatherd.temporal import failure
 
 _LONGEST_WAIT_S = 3_600.0
@@ -73,8 +71,8 @@ class TaskActivities:
     async def tell_callback(self, order: TellCallback) -> CallbackTold:
         """Posts how the task ended, signed as Standard Webhooks says. The same `id` may come twice.
 
-        A status of 2xx is a success. Another one that would be the same the next time, or an address that
-        nothing may be sent to, gives its error; what may pass is raised, and Temporal tries again.
+        A status of 2xx is a success. Another one, or an address that nothing may be sent to, gives its error;
+        `again` if that may pass. Whether it does, and when, the task's actor knows: see `task_callback`.
         """
         body = {"type": order.type, "timestamp": rfc3339(order.ts), "data": order.data}
         text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
@@ -87,17 +85,16 @@ class TaskActivities:
         try:
             answer = await self._webhooks.send(Webhook(order.id, order.url, text.encode(), secret))
         except GoatherdError as error:
-            if error.retryable:
-                raise failure(error) from error
-            return CallbackTold(error=error.message)
+            return CallbackTold(error=error.message, again=error.retryable)
         if 200 <= answer.status < 300:
             return CallbackTold(status=answer.status)
         said = f"The callback answered {answer.status}."
         if answer.status < 500 and answer.status not in _MAY_PASS:
             return CallbackTold(status=answer.status, error=said)
         wait = answer.retry_after_s
-        raise ApplicationError(
-            said,
-            type=Unavailable.code,
-            next_retry_delay=None if wait is None else timedelta(seconds=min(wait, _LONGEST_WAIT_S)),
+        return CallbackTold(
+            status=answer.status,
+            error=said,
+            again=True,
+            retry_after_s=None if wait is None else min(wait, _LONGEST_WAIT_S),
         )

@@ -55,7 +55,7 @@ class EmbeddedStore:
             program("secantusd-py"),
             *("--config", str(config), "--host", "127.0.0.1", "--port", str(self._port)),
             *("--storage-path", str(self._folder / "data"), "--sync-on-commit"),
-            *("--cache-size", "128M", "--log-level", "ERROR"),
+            *("--cache-size", "512M", "--log-level", "ERROR"),
             cwd=self._folder,
         )
         async with AsyncMongoClient[dict[str, object]](self.uri, serverSelectionTimeoutMS=100) as client:

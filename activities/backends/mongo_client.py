@@ -112,6 +112,9 @@ def store_errors() -> Iterator[None]:
         raise describe_store_error(error) from error
 
 
+_TOGETHER = 16
+
+
 async def insert_new(collection: AsyncCollection[Document], documents: list[Document]) -> list[int]:
     """Inserts in one command, in order, what is not there yet.
 
@@ -132,12 +135,19 @@ async def insert_new(collection: AsyncCollection[Document], documents: list[Docu
 
 
 async def update_together(collection: AsyncCollection[Document], updates: list[UpdateOne]) -> int:
-    """Makes updates by one command, and if there are several by one transaction: a commit for each costs the
-    development store half of its time. Gives how many found their document.
+    """Makes updates, several by one transaction: a commit for each costs the development store half of its
+    time. Not too many, since documents may be large, and what is not committed stays in the store's cache.
 
     Nobody may depend on their coming together: where there are no transactions, or this one meets others,
-    they come one by one.
+    they come one by one. Gives how many found their document.
     """
+    found = 0
+    for start in range(0, len(updates), _TOGETHER):
+        found += await _update_some(collection, updates[start : start + _TOGETHER])
+    return found
+
+
+async def _update_some(collection: AsyncCollection[Document], updates: list[UpdateOne]) -> int:
     if len(updates) > 1:
         try:
             async with (

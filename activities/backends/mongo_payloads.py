@@ -2,7 +2,11 @@
 
 A header is written when all of its chunks are there, so that whoever finds it can read all. Chunks belong to
 one upload, not to a key: a sweep that drops an old header takes the chunks of that one only, while somebody
-may be storing the same content again.
+may be storing the same content again. While an upload is under way it is noted, so that the chunks of one
+that never ended are found.
+
+No call changes much at once: what is uncommitted stays in the store's cache, which may be small, and a store
+whose cache is full of that stands still.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pymongo import ASCENDING, IndexModel
@@ -22,11 +26,11 @@ from activities.backends.mongo_client import make_indexes, store_errors
 from activities.backends.projection import Document
 from goatherd.payloads import Owner, key_of, utc_now
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _LEVEL = 1
 """Texts shrink to a third or less even so, and a higher one takes several times as long."""
-_LOST_AFTER_S = 24 * 3600
-"""Of chunks that are not all there: whoever wrote them died."""
+_LOST_AFTER = timedelta(days=1)
+"""Then whoever began an upload has died."""
 
 
 class MongoPayloadStore:
@@ -35,17 +39,18 @@ class MongoPayloadStore:
     def __init__(self, database: AsyncDatabase[Document], *, now: Callable[[], datetime] = utc_now) -> None:
         self._headers: AsyncCollection[Document] = database["payloads"]
         self._chunks: AsyncCollection[Document] = database["payload_chunks"]
+        self._uploads: AsyncCollection[Document] = database["payload_uploads"]
         self._now = now
 
     async def prepare(self) -> None:
         """Makes collections and indexes. Idempotent."""
         owner = [("namespace", ASCENDING), ("workflow", ASCENDING), ("stored_at", ASCENDING)]
         number = [("upload", ASCENDING), ("n", ASCENDING)]
-        lost = IndexModel([("written_at", ASCENDING)], expireAfterSeconds=_LOST_AFTER_S)
         await make_indexes(
             {
                 self._headers: [IndexModel(owner), IndexModel([("looked_at", ASCENDING)])],
-                self._chunks: [IndexModel(number, unique=True), lost],
+                self._chunks: [IndexModel(number, unique=True)],
+                self._uploads: [IndexModel([("began_at", ASCENDING)])],
             }
         )
 
@@ -66,12 +71,9 @@ class MongoPayloadStore:
         packed = await asyncio.to_thread(zlib.compress, content, _LEVEL)
         upload = uuid4().hex
         chunks = [packed[begin : begin + _CHUNK] for begin in range(0, len(packed), _CHUNK)]
+        await self._uploads.insert_one({"_id": upload, "began_at": self._now()})
         for number, chunk in enumerate(chunks):
-            await self._chunks.insert_one(
-                {"upload": upload, "n": number, "data": chunk, "written_at": self._now()}
-            )
-        # All there: they do not expire. Whoever dies between this and the next line leaves them for good.
-        await self._chunks.update_many({"upload": upload}, {"$unset": {"written_at": ""}})
+            await self._chunks.insert_one({"upload": upload, "n": number, "data": chunk})
         now = self._now()
         header = {
             "_id": key,
@@ -87,7 +89,21 @@ class MongoPayloadStore:
             await self._headers.insert_one(header)
         except DuplicateKeyError:
             # Somebody else was first with the same content, just now.
-            await self._chunks.delete_many({"upload": upload})
+            await self._drop(upload)
+        await self._uploads.delete_one({"_id": upload})
+
+    async def _drop(self, upload: str) -> None:
+        """One by one."""
+        while (await self._chunks.delete_one({"upload": upload})).deleted_count:
+            pass
+
+    async def _drop_lost(self) -> None:
+        lost = self._uploads.find({"began_at": {"$lt": self._now() - _LOST_AFTER}})
+        async for one in lost:
+            # It may have been noted as under way only because whoever ended it died right then.
+            if await self._headers.find_one({"upload": one["_id"]}, {"_id": 1}) is None:
+                await self._drop(one["_id"])
+            await self._uploads.delete_one({"_id": one["_id"]})
 
     async def get(self, key: str) -> bytes | None:
         with store_errors():
@@ -104,6 +120,7 @@ class MongoPayloadStore:
         chosen = {"stored_at": {"$lt": before}, "workflow": {"$ne": ""}}
         fields = {"_id": 0, "namespace": 1, "workflow": 1}
         with store_errors():
+            await self._drop_lost()
             # Several of one workflow are looked at together, so that the next look finds others first.
             cursor = self._headers.find(chosen, fields, sort=[("looked_at", ASCENDING)], limit=limit)
             owners = [Owner(one["namespace"], one["workflow"]) async for one in cursor]
@@ -119,6 +136,6 @@ class MongoPayloadStore:
                 # Unless it was stored again since.
                 gone = await self._headers.delete_one({"_id": header["_id"], "stored_at": {"$lt": before}})
                 if gone.deleted_count:
-                    await self._chunks.delete_many({"upload": header["upload"]})
+                    await self._drop(header["upload"])
                     swept += 1
         return swept

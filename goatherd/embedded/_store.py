@@ -61,7 +61,9 @@ def _argv(binary: str, config: Path, storage: Path, port: int) -> list[str]:
         "--host": HOST,
         "--port": str(port),
         "--storage-path": str(storage),
-        "--cache-size": "128M",
+        # A bound, not what it takes. With less, some tens of megabytes that are written at once stop it for
+        # good: what is not committed can't leave its cache.
+        "--cache-size": "512M",
         "--log-level": "WARNING",
         # Keeps the resume tokens of quiet change streams alive.
         "--noop-heartbeat-seconds": "10",

@@ -44,12 +44,29 @@ async def test_nothing_is_left_of_what_was_put_twice_and_swept(
 ) -> None:
     for _ in range(2):
         await mongo_payloads.put(ANN, noise(9_000_000))
-    assert await database["payload_chunks"].count_documents({}) == 3
-    # Those of a payload that is there never expire.
-    assert await database["payload_chunks"].count_documents({"written_at": {"$exists": True}}) == 0
+    assert await database["payload_chunks"].count_documents({}) == 9
+    assert await database["payload_uploads"].count_documents({}) == 0
     clock.pass_seconds(HOUR.total_seconds())
     await mongo_payloads.sweep(ANN, clock.now())
     assert await database["payload_chunks"].count_documents({}) == 0
+
+
+async def test_chunks_of_an_upload_that_never_ended_go_after_a_day(
+    mongo_payloads: MongoPayloadStore, database: AsyncDatabase[Document], clock: Clock
+) -> None:
+    key = await mongo_payloads.put(ANN, b"whole")
+    header = await database["payloads"].find_one({"_id": key})
+    assert header is not None
+    for upload in ("lost", header["upload"]):
+        await database["payload_uploads"].insert_one({"_id": upload, "began_at": clock.now()})
+    await database["payload_chunks"].insert_one({"upload": "lost", "n": 0, "data": b"x"})
+    await mongo_payloads.due(clock.now(), 10)
+    assert await database["payload_chunks"].count_documents({"upload": "lost"}) == 1
+    clock.pass_seconds(25 * HOUR.total_seconds())
+    await mongo_payloads.due(clock.now(), 10)
+    assert await database["payload_chunks"].count_documents({"upload": "lost"}) == 0
+    assert await database["payload_uploads"].count_documents({}) == 0
+    assert await mongo_payloads.get(key) == b"whole"
 
 
 async def test_a_text_is_kept_smaller_than_it_is(
