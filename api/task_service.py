@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import AnyHttpUrl
+
 from activities.task_ports import TaskStore
 from api.errors import InvalidInput
 from api.idempotency import Ids
@@ -42,6 +44,7 @@ from goatherd.contracts.task_messages import (
 )
 from goatherd.errors import Conflict, GoatherdError, Invalid, NotFound, TaskClosed
 from goatherd.security.access import Principal
+from goatherd.security.addresses import may_be_public
 from goatherd.settings import Settings
 from workflows.task_behavior import MOST_REQUEUED
 
@@ -94,6 +97,7 @@ class TaskService:
             )
         secret = None
         if body.callback is not None:
+            self._check_callback(body.callback.url)
             secret = body.callback.secret or _new_secret()
             await self._store.put_secret(task_id, secret)
             secret = await self._store.secret(task_id)
@@ -159,6 +163,15 @@ class TaskService:
             )
 
     # -- adding
+
+    def _check_callback(self, url: AnyHttpUrl) -> None:
+        """What is known to be refused later is refused now; of a name, only who sends there can tell."""
+        if not self._settings.webhook_allow_private and not may_be_public(url.host or ""):
+            detail = (
+                "Is not on the public Internet: nothing would be sent there."
+                " GOATHERD_WEBHOOK_ALLOW_PRIVATE=true allows it."
+            )
+            raise InvalidInput([{"pointer": "/callback/url", "detail": detail}])
 
     async def add(
         self,
@@ -227,6 +240,8 @@ class TaskService:
             total += answer.requeued
             if answer.requeued < MOST_REQUEUED:
                 return total, answer.task
+            # The actor takes no more than it knows to be written.
+            await self._actors.writer.settled(task)
 
     async def cancel(self, principal: Principal, task: str) -> bool:
         """Whether the task is closed. If not, some of it is still held; it closes when that ends."""

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 import httpcore
@@ -23,11 +23,10 @@ from standardwebhooks import Webhook as Signer
 
 from activities.task import Webhook, WebhookAnswer
 from goatherd.errors import Forbidden, Invalid, Unavailable
+from goatherd.security.addresses import is_public
 
 _CONNECT_S = 5.0
 _WHOLE_S = 20.0
-
-Address = IPv4Address | IPv6Address
 
 
 class Webhooks:
@@ -157,21 +156,3 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
 async def _resolve(host: str, port: int) -> Sequence[Any]:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-_NAT64 = int(IPv6Address("64:ff9b::")) >> 32
-
-
-def is_public(address: Address) -> bool:
-    """Whether it is an address of the public Internet, also if it is wrapped in one of IPv6."""
-    if isinstance(address, IPv6Address):
-        wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if wrapped is None and int(address) >> 32 == _NAT64:
-            wrapped = IPv4Address(int(address) & 0xFFFF_FFFF)
-        if wrapped is not None:
-            return is_public(wrapped)
-    return address.is_global and not (
-        address.is_multicast
-        or address.is_reserved
-        or (isinstance(address, IPv6Address) and address.is_site_local)
-    )

@@ -18,11 +18,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.backends import webhooks
 from activities.backends.memory_tasks import MemoryTaskStore
-from activities.backends.webhooks import Webhooks, is_public
+from activities.backends.webhooks import Webhooks
 from activities.task import TaskActivities, Webhook
 from goatherd.contracts.ids import new_id
 from goatherd.contracts.task_messages import CallbackTold, FlushTask, TellCallback
 from goatherd.errors import Forbidden, Invalid, Unavailable
+from goatherd.security.addresses import is_public
 from tests.activities.contract_task_store import check
 from tests.activities.task_events import TaskScript, make_task
 from tests.servers import free_port
