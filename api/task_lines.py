@@ -31,19 +31,22 @@ _COMES_BACK = (
 )
 _MORE_TAKE_IT = (TaskEventType.SUBTASK_UNBLOCKED, TaskEventType.SUBTASK_REQUEUED)
 _CLOSES = (TaskEventType.TASK_CANCELLED, TaskEventType.TASK_EXPIRED, TaskEventType.TASK_CLOSED)
+_ENDS = (TaskEventType.TASK_COMPLETED, TaskEventType.TASK_FAILED)
 _FOR_ALL = (TaskEventType.TASK_RESUMED, *_CLOSES)
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
     """One who asks, and waits when there is nothing. `seen`: the task's number at his last answer;
-    `asked_at`: the loop's time when he began to ask. `coming`: he was waked, and has no answer since."""
+    `asked_at`: the loop's time when he began to ask. `coming`: he was waked, and has no answer since.
+    `ended`: because all was done by then."""
 
     most: int
     seen: int = 0
     asked_at: float = 0.0
     coming: bool = False
     waked: asyncio.Future[bool] | None = None
+    ended: bool = False
 
 
 class Line:
@@ -56,6 +59,7 @@ class Line:
         self._waiting: deque[Waiter] = deque()
         self._counted: set[int] = set()
         self._newest = 0
+        self._ended = 0
         self._stirred_at = 0.0
         self._spare = 0
         self._coming = 0
@@ -94,6 +98,9 @@ class Line:
 
     async def wait(self, waiter: Waiter, until: float) -> bool:
         """Until there may be something for him; False if there was nothing by that time of the loop."""
+        if waiter.seen < self._ended:
+            waiter.ended = True
+            return True
         if self._spare > 0 and self._concerns(waiter):
             self._spare -= waiter.most
             self._comes(waiter)
@@ -113,6 +120,8 @@ class Line:
 
     def on_events(self, events: Sequence[TaskEvent]) -> None:
         for event in events:
+            if event.type in _ENDS:
+                self._end(event.seq)
             count = self._count(event)
             if not count or event.seq in self._counted:
                 continue
@@ -153,6 +162,14 @@ class Line:
                 return 1
             self._set_alarm(state.not_before)
         return 0
+
+    def _end(self, seq: int) -> None:
+        """All is done: whoever waits may know it at once. He who comes later waits for what may be added."""
+        self._ended = max(self._ended, seq)
+        for waiter in self._waiting:
+            if waiter.waked is not None and not waiter.waked.done() and waiter.seen < seq:
+                waiter.ended = True
+                waiter.waked.set_result(True)
 
     def _wake(self, count: int) -> int:
         """Wakes those who come first of those whom it concerns. Gives how many more could have been."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from activities.ports import Page
 from activities.task_ports import TaskStats
 from api.task_actors import TaskActors
 from api.task_documents import Listed, by_subtask, render_task, subtask_document
+from api.task_inputs import PATIENCE_S
 from api.task_json import dumps
 from goatherd.contracts.model import Json
 from goatherd.contracts.task import Task
-from goatherd.errors import NotFound
+from goatherd.errors import NotFound, Unavailable
 from goatherd.security.access import Principal, require
 
 
@@ -38,6 +41,18 @@ class TaskReads:
             raise NotFound(f"There is no subtask {subtask!r} in task {task!r}.")
         answers = await self._store.answers(task, [subtask]) if found.state.answers else []
         return subtask_document(found, answers, overlap=facts.overlap)
+
+    async def changed(self, principal: Principal, task: str, subtask: str, *, since: int) -> Json:
+        """A subtask as it is once what is said of it is newer than `since`: a large change is written by the
+        task's actor, a moment after it has answered."""
+        loop = asyncio.get_running_loop()
+        deadline, delay = loop.time() + PATIENCE_S, 0.01
+        while (document := await self.subtask(principal, task, subtask))["info_version"] <= since:
+            if loop.time() >= deadline:
+                raise Unavailable("The subtask was changed. What it is now is not in the store yet.")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 0.5)
+        return document
 
     async def subtasks(
         self, principal: Principal, task: str, page: Page, *, status: str | None, assignee: str | None

@@ -8,12 +8,12 @@ from typing import Any
 
 from activities.task_ports import TaskStore
 from api.task_actors import Facts, TaskActors
+from api.task_again import named_by, reported_before
 from api.task_documents import brief
 from api.task_inputs import Inputs
 from api.task_json import digest, dumps
 from api.task_lines import Lines
 from api.task_schemas import HeartbeatBody, ReportBody, TakeBody
-from goatherd.contracts.ids import assignment_id
 from goatherd.contracts.model import rfc3339
 from goatherd.contracts.task import Answer
 from goatherd.contracts.task_messages import (
@@ -25,7 +25,7 @@ from goatherd.contracts.task_messages import (
     Taken,
     TakeSubtasks,
 )
-from goatherd.errors import InvalidTransition, Unavailable
+from goatherd.errors import InvalidTransition, TaskClosed, Unavailable
 from goatherd.security.access import Principal
 from goatherd.waiting import put_down
 
@@ -91,6 +91,8 @@ class TaskWork:
                     watching = asyncio.ensure_future(gone())
                 if not await _unless(watching, line.wait(waiter, until)):
                     return taken
+                if waiter.ended:
+                    until = 0.0  # Nothing is left to do: one more look, and he may go.
         finally:
             line.leave(waiter)
             if watching is not None:
@@ -131,20 +133,32 @@ class TaskWork:
                     "digest": digest(body.result),
                 }
             )
-        return render_report(task, await self._actors.ask(task, order))
+        return await self._report(task, order)
+
+    async def _report(self, task: str, order: ReportStatus) -> bytes:
+        try:
+            reported = await self._actors.ask(task, order)
+        except TaskClosed:
+            await self._actors.writer.settled(task)
+            before = await reported_before(self._store, task, order)
+            if before is None:
+                raise
+            reported = before
+        return render_report(task, reported)
 
     async def _store_answer(self, task: str, order: ReportStatus, body: ReportBody) -> bool:
         """Keeps a large result under its assignment, if it is known to be this subtask's. The first counts:
         a report that may have been heard can't be followed by another."""
-        number, _, _ = (order.lease_token or "").partition("-")
-        if not (number.isascii() and number.isdigit() and len(number) < 12):
+        assignment = named_by(task, order.lease_token)
+        if assignment is None:
             return False
-        assignment = assignment_id(task, int(number))
         await self._actors.writer.settled(task)
         known = await self._store.subtask(task, order.subtask)
         lease = next((one for one in known.state.leases if one.id == assignment), None) if known else None
         if known is None or lease is None:
             return False
+        if lease.outcome is not None:
+            return True  # It is over: what was kept counts, and nothing is added.
         answer = Answer(
             id=assignment,
             task=task,
@@ -173,7 +187,7 @@ class TaskWork:
     async def release(self, principal: Principal, task: str, subtask: str, token: str) -> bytes:
         await self._actors.authorize(principal, task)
         order = ReportStatus(subtask=subtask, status="pending", lease_token=token)
-        return render_report(task, await self._actors.ask(task, order))
+        return await self._report(task, order)
 
 
 async def _unless(gone: asyncio.Future[None], waiting: Awaitable[bool]) -> bool:

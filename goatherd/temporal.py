@@ -169,7 +169,7 @@ async def execute(
                 if error.cause.type == "AcceptedUpdateCompletedWorkflow":
                     failure: GoatherdError = ActorGone(f"{workflow_id!r} ended while it was asked.")
                 else:
-                    failure = from_code(error.cause.type, error.cause.message)
+                    failure = told(error.cause)
             else:
                 failure = GoatherdError(str(error.cause))
             raise failure from error
@@ -207,6 +207,11 @@ def translate(error: RPCError) -> GoatherdError:
         return DeadlineExceeded("Temporal gave no answer in time. Try again.")
     if is_gone(error):
         return ActorGone("The workflow is not running.")
+    if error.status == RPCStatusCode.FAILED_PRECONDITION and "workflow task in failed state" in text:
+        return Unavailable(
+            "The actor's workflow task fails each time it is tried: its worker's log tells why. It goes on when "
+            "that is mended."
+        )
     return Unavailable(f"Temporal can't serve this now ({error.status.name.lower()}). Try again.")
 
 
@@ -219,4 +224,13 @@ def _late(name: str, timeout_s: float) -> DeadlineExceeded:
 
 def failure(error: GoatherdError) -> ApplicationError:
     """An error of ours as Temporal carries it: its code as the type. Retried only if it says so itself."""
-    return ApplicationError(error.message, type=error.code, non_retryable=not error.retryable)
+    details = [] if error.pointer is None else [error.pointer]
+    return ApplicationError(error.message, *details, type=error.code, non_retryable=not error.retryable)
+
+
+def told(error: ApplicationError) -> GoatherdError:
+    """The error of ours that `failure` has written."""
+    made = from_code(error.type, error.message)
+    pointer = next(iter(error.details), None)
+    made.pointer = pointer if isinstance(pointer, str) else None
+    return made

@@ -48,7 +48,7 @@ from goatherd.contracts.task_messages import (
 from goatherd.errors import GoatherdError, Invalid, TaskClosed, TooManyRequests
 from workflows.task_adding import info_of, places_of, refuse_cycles
 from workflows.task_book import TaskBook
-from workflows.task_callback import NotTold, Told, tell
+from workflows.task_callback import NotTold, TaskCallbacks, TellAgain, Told
 from workflows.task_flush import Quiet, TaskFlushing, Written
 from workflows.task_items import Items
 from workflows.task_log import TaskLog, moment
@@ -81,7 +81,7 @@ Asks = (
     AddSubtasks | TakeSubtasks | ReportStatus | Heartbeat | UpdateSubtask | PauseTask | ResumeTask
     | RequeueSubtasks | CancelTask
 )  # fmt: skip
-Messages = Asks | Written | Quiet | Due | Told | NotTold
+Messages = Asks | Written | Quiet | Due | Told | NotTold | TellAgain
 
 
 @behavior("task")
@@ -103,7 +103,7 @@ class TaskBehavior(Behavior[Messages]):
     reason: str | None = None
     ended_at: float | None = None
     closed_at: float | None = None
-    telling: int = 0
+    callbacks: TaskCallbacks = field(default_factory=TaskCallbacks)
     added: dict[str, Placed] = field(default_factory=dict)
     takes: dict[str, None] = field(default_factory=dict)
 
@@ -177,9 +177,7 @@ class TaskBehavior(Behavior[Messages]):
             if isinstance(message, Written):
                 self.flushing.done(self.log)
             elif isinstance(message, Told | NotTold):
-                self.telling -= 1
-                if isinstance(message, NotTold):
-                    ctx.log.warning("the callback of the task was given up: %s", message.why)
+                self.callbacks.tried(ctx, message)
             self._settle(ctx)
             if self.log.seq > before:
                 self.flushing.upto = self.log.seq  # Nobody has asked for this: nobody else writes it.
@@ -210,7 +208,11 @@ class TaskBehavior(Behavior[Messages]):
         self.log.confirm(order.acks)
         if order.flusher:
             self.flushing.heard_at = ctx.now()
+        self._settle(ctx)  # What was due by now came first: the deadline, the end of the last lease.
         try:
+            if self.closing is not None or self.closed:
+                # It may have been taken when that was not so.
+                self.check(order)  # type: ignore[arg-type]
             answer = self._answer(ctx, order)
         except GoatherdError as error:
             self._settle(ctx)
@@ -240,7 +242,7 @@ class TaskBehavior(Behavior[Messages]):
                     outcome=outcome.outcome,
                 )
             case Heartbeat():
-                return self._beat(order, task)
+                return self._beat(order, task, ctx.now())
             case AddSubtasks():
                 return self._add(order, ctx.now())
             case UpdateSubtask():
@@ -260,29 +262,34 @@ class TaskBehavior(Behavior[Messages]):
     # -- taking and working
 
     def _take(self, order: TakeSubtasks, task: TaskSummary) -> Taken:
-        if order.id is not None and order.id in self.takes:
-            return Taken(task=task, assignments=self.book.taken_by(order.id), available=self.book.available)
+        if order.id is not None:
+            # What is held is known for as long as it is; `takes` is for those whose leases have all ended.
+            held = self.book.taken_by(order.id)
+            if held or order.id in self.takes:
+                return Taken(task=task, assignments=held, available=self.book.available)
         assignments = [] if self.paused or self.closing is not None else self.book.take(order)
         self.fence = self.book.fence
         if order.id is not None and assignments:
             _remember(self.takes, order.id, None)
-        due = None if assignments else self.book.next_at()
+        # Also to who was given something: others wait, and may know of no time but this one.
+        due = None if self.book.available else self.book.next_at()
         return Taken(
             task=task,
             assignments=assignments,
-            available=0 if self.paused else self.book.available,
+            available=0 if self.paused or self.closing is not None else self.book.available,
             retry_at=None if due is None else moment(due),
         )
 
-    def _beat(self, order: Heartbeat, task: TaskSummary) -> Beaten:
+    def _beat(self, order: Heartbeat, task: TaskSummary, now: float) -> Beaten:
         if self.closing is not None:
             lease = self.book.held(self.book.item(order.subtask), order.lease_token)
             self.book.tell_cancelled(lease)
+            until = now  # It is over by this.
         else:
-            lease = self.book.beat(order)
+            until = self.book.beat(order).expires_at
         return Beaten(
             task=task,
-            expires_at=moment(lease.expires_at),
+            expires_at=moment(until),
             cancel_requested=self.closing is not None,
             paused=self.paused,
             deadline=self.start.deadline,
@@ -367,8 +374,7 @@ class TaskBehavior(Behavior[Messages]):
     def _expire(self, ctx: Context[Messages]) -> None:
         self.closing = self.book.closing = self.reason = "deadline"
         self.status = TaskStatus.EXPIRED
-        self.book.cancel_waiting(TaskEventType.TASK_EXPIRED, "deadline")
-        self.book.cancel_held("deadline")
+        self.book.cancel_waiting(TaskEventType.TASK_EXPIRED, "deadline", held=True)
 
     @property
     def _is_done(self) -> bool:
@@ -433,8 +439,7 @@ class TaskBehavior(Behavior[Messages]):
     def _tell_ending(self, ctx: Context[Messages], kind: TaskEventType) -> None:
         if self.start.callback is None or kind not in ENDINGS:
             return
-        self.telling += 1
-        tell(ctx, self.start, kind, task=self.log.task, summary=self.summary)
+        self.callbacks.add(self.start, kind, task=self.log.task, summary=self.summary, now=ctx.now())
 
     # -- what is to be done next
 
@@ -444,9 +449,10 @@ class TaskBehavior(Behavior[Messages]):
         if self.closed:
             self.flushing.upto = self.log.seq
         self.flushing.go_on(ctx, self.log, document=document, summary=self.summary)
+        self.callbacks.go_on(ctx, self.start)
         if not self.closed:
             self._set_timer(ctx)
-        elif self.flushing.is_done(self.log) and not self.telling:
+        elif self.flushing.is_done(self.log) and not self.callbacks.calls:
             return stopped
         else:
             ctx.timers.cancel(_DUE)

@@ -7,6 +7,7 @@ Plain and deterministic: told the time, it answers at once. What it does it tell
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from heapq import heappop, heappush
 from typing import Any
@@ -30,7 +31,7 @@ from workflows.task_items import (
     Lease,
 )
 from workflows.task_log import moment, written_moment
-from workflows.task_subtasks import LOST, Subtasks
+from workflows.task_subtasks import LOST, Subtasks, forget
 
 _UNSAID = {"code": "error", "message": ""}
 _OUTCOMES = {COMPLETED: "completed", FAILED: "failed", PENDING: "released", CANCELLED: "cancelled"}
@@ -57,10 +58,16 @@ class TaskBook(Subtasks):
     # -- time
 
     def advance(self, now: float) -> None:
-        """Ends leases that have run out, and offers what has waited for its backoff."""
+        """Ends leases that have run out, and offers what has waited for its backoff.
+
+        Those that last until the task's deadline end with the task, by whoever ends that."""
         self._now = now
         while self._ends and self._ends[0][0] <= now:
-            lease = self.leases.get(heappop(self._ends)[1])
+            end, fence = self._ends[0]
+            if end == self.rules.deadline and self.closing is None:
+                break  # None ends later.
+            heappop(self._ends)
+            lease = self.leases.get(fence)
             # One that was extended has another entry.
             if lease is not None and lease.expires_at <= now:
                 self._expire(lease)
@@ -109,7 +116,7 @@ class TaskBook(Subtasks):
             )
             item.fence = fence
             item.leases = {**(item.leases or {}), fence: lease}
-            self.leases[fence] = lease
+            self._hold(lease)
             heappush(self._ends, (lease.expires_at, fence))
             self._set(item, LEASED)
             self._tell(item, TaskEventType.SUBTASK_LEASED, self._about(lease))
@@ -119,11 +126,8 @@ class TaskBook(Subtasks):
 
     def taken_by(self, take: str) -> list[Leased]:
         """What a request was given that is still held."""
-        return [
-            self._leased(self.items[lease.number], lease)
-            for lease in self.leases.values()
-            if lease.take == take
-        ]
+        taken = self._takes.get(take, {})
+        return [self._leased(self.items[taken[fence].number], taken[fence]) for fence in sorted(taken)]
 
     def _leased(self, item: Item, lease: Lease) -> Leased:
         return Leased(
@@ -194,8 +198,10 @@ class TaskBook(Subtasks):
         """Its holder has learnt that the task is cancelled: that ends the lease."""
         item = self.items[lease.number]
         self._end(item, lease, "cancelled")
-        if not item.leases:
-            about = self._about(lease)
+        about = self._about(lease)
+        if item.leases:
+            self._tell(item, TaskEventType.SUBTASK_RELEASED, about)
+        else:
             self._close(item, CANCELLED, TaskEventType.SUBTASK_CANCELLED, about, reason=self.closing)
 
     # -- reports
@@ -219,7 +225,7 @@ class TaskBook(Subtasks):
             self._tell(item, TaskEventType.SUBTASK_PROGRESS, self._about(lease))
             return Outcome(item.number, LEASED, fence, lease.attempt, None)
         record = self._end(item, lease, _OUTCOMES[order.status])
-        record["digest"] = digest = _number(order.digest)
+        record["digest"] = digest = _digest(order)
         about = self._about(lease)
         if order.status in (COMPLETED, FAILED) and not order.stored:
             about["answer"] = {
@@ -245,14 +251,11 @@ class TaskBook(Subtasks):
         else:
             self._close(item, CANCELLED, TaskEventType.SUBTASK_CANCELLED, about, reason="given-up")
         record["left"] = item.status
+        if item.status == COMPLETED:
+            forget(item)
         return Outcome(item.number, item.status, fence, lease.attempt, record["outcome"])
 
     def _again(self, item: Item, fence: int, order: ReportStatus) -> Outcome:
-        digest = _number(order.digest)
-        if item.status == COMPLETED:
-            for done, known in item.done or [(item.fence, item.digest)]:
-                if done == fence:
-                    return self._completed_again(item, order, fence, known in (0, digest) or not digest)
         record = _record(item, fence)
         if record is None or record["outcome"] == "expired":
             raise LeaseLost("The lease is over: it ran out, or the subtask went on without it. Take again.")
@@ -261,17 +264,12 @@ class TaskBook(Subtasks):
                 raise LeaseLost("The lease was cancelled.")
             raise InvalidTransition(f"This lease has ended already: {record['outcome']}.")
         if record["outcome"] == "completed":
-            return self._completed_again(item, order, fence, record["digest"] in (0, digest) or not digest)
+            digest = _digest(order)
+            if digest and record["digest"] not in (0, digest):
+                raise InvalidTransition("This lease was reported as completed already, with another result.")
         return Outcome(
             item.number, record.get("left", item.status), fence, record["attempt"], record["outcome"]
         )
-
-    def _completed_again(self, item: Item, order: ReportStatus, fence: int, same: bool) -> Outcome:
-        if order.status != COMPLETED:
-            raise InvalidTransition("This lease has ended already: completed.")
-        if not same:
-            raise InvalidTransition("This lease was reported as completed already, with another result.")
-        return Outcome(item.number, item.status, fence, item.failures + 1, "completed")
 
     def _rule(self, item: Item, status: str) -> Outcome:
         if status == item.status:
@@ -321,8 +319,23 @@ class TaskBook(Subtasks):
 
 
 def _record(item: Item, fence: int) -> dict[str, Any] | None:
-    return next((record for record in item.past or () if record["fence"] == fence), None)
+    """What is known of a lease that has ended."""
+    if item.status == COMPLETED and item.done is None and item.fence == fence:
+        attempt = item.failures + 1
+        usual = {"attempt": attempt, "outcome": "completed", "digest": item.digest, "left": COMPLETED}
+        return {"fence": fence, **usual}
+    known = item.done if item.status == COMPLETED else item.past
+    return next((record for record in known or () if record["fence"] == fence), None)
 
 
-def _number(digest: str | None) -> int:
-    return 0 if digest is None else zlib.crc32(digest.encode()) or 1
+def _digest(order: ReportStatus) -> int:
+    """A number for the result; 0 if it is not known, or is none."""
+    if order.status != COMPLETED:
+        return 0
+    if order.digest is not None:
+        return zlib.crc32(order.digest.encode()) or 1
+    if order.stored:
+        return 0
+    # As the API does it: who reports by hand gives the result alone.
+    text = json.dumps(order.result, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return zlib.crc32(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest().encode()) or 1

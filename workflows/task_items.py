@@ -69,14 +69,15 @@ class Item:
     `group`: of those that require the same. `leases`: by fence, who has it. `past`: records of leases that
     ended. `answers`: `(worker, fence, digest)` of each that counts; `digest` is a number of 32 bits, 0 if
     unknown. `cause`: the number of the subtask because of which it is cancelled. Of one that is completed,
-    only `fence`, the last lease's, its `digest`, and with overlap all such pairs, `done`, are left: to answer
-    a repeated report.
+    only `fence`, the last lease's, and its `digest` are left, to answer a repeated report; and of all that
+    its holders have ended, if these were several, `done`. `free`: whether it is counted as one that somebody
+    can take; it follows from the rest.
     """
 
     __slots__ = (
         "answers", "cause", "checkpoint", "dependents", "depends", "digest", "done", "error", "failures",
-        "fence", "group", "info", "leases", "not_before", "number", "past", "priority", "progress", "reason",
-        "status", "verdict", "waits_for",
+        "fence", "free", "group", "info", "leases", "not_before", "number", "past", "priority", "progress",
+        "reason", "status", "verdict", "waits_for",
     )  # fmt: skip
 
     def __init__(self, number: int, priority: int, group: int, info: int) -> None:
@@ -93,7 +94,8 @@ class Item:
         self.past: list[dict[str, Any]] | None = None
         self.digest = 0
         self.answers: list[tuple[str, int, int]] | None = None
-        self.done: list[tuple[int, int]] | None = None
+        self.done: list[dict[str, Any]] | None = None
+        self.free = False
         self.depends: list[int] | None = None
         self.dependents: list[int] | None = None
         self.not_before: float | None = None
@@ -217,9 +219,8 @@ def _fill(item: Item, more: dict[str, Any]) -> None:
     leases = more.pop("leases", None)
     if leases:
         item.leases = {one["fence"]: Lease(**one) for one in leases}
-    for name in ("answers", "done"):
-        if name in more:
-            more[name] = [tuple(one) for one in more[name]]
+    if "answers" in more:
+        more["answers"] = [tuple(one) for one in more["answers"]]
     for name, value in more.items():
         setattr(item, name, value)
 

@@ -71,7 +71,7 @@ class Rules:
 
 class Subtasks:
     """How all subtasks stand at one time. `items` and `log` outlast it; the rest follows. `closing`: why
-    nobody is to take any, if the task ends."""
+    nobody is to take any, if the task ends. `available`: how many subtasks somebody could take now."""
 
     def __init__(self, rules: Rules, items: Items, log: TaskLog, fence: int = 0) -> None:
         self.rules = rules
@@ -79,17 +79,20 @@ class Subtasks:
         self.fence = fence
         self.closing: str | None = None
         self.leases: dict[int, Lease] = {}
+        self.available = 0
         self.counts = dict.fromkeys((BLOCKED, PENDING, LEASED, COMPLETED, FAILED, CANCELLED, DEAD), 0)
         self._log = log
         self._ready = ReadyQueue(items, self._is_free)
+        self._takes: dict[str, dict[int, Lease]] = {}
         self._later: list[tuple[float, int]] = []
         self._ends: list[tuple[float, int]] = []
         self._now = 0.0
         for item in items:
             self.counts[item.status] += 1
             for lease in (item.leases or {}).values():
-                self.leases[lease.fence] = lease
+                self._hold(lease)
                 self._ends.append((lease.expires_at, lease.fence))
+            item.free = False  # Not counted here yet.
             self._offer(item)
         heapify(self._ends)
 
@@ -106,8 +109,11 @@ class Subtasks:
         first, info = len(self.items) + 1, self._log.seq + 1
         for at in range(count):
             for other in places[at].depends_on if at < len(places) else ():
-                if not 1 <= (other if other > 0 else first - other) < first + count:
-                    raise Invalid(f"Subtask {at} depends on one that is not there.")
+                # None of the same request by its number: the look for cycles would not see that.
+                if not (1 <= other < first or -count < other <= 0):
+                    raise Invalid(
+                        f"Subtask {at} depends on one that is not there.", pointer=f"/{at}/depends_on"
+                    )
         for at in range(count):
             place = places[at] if at < len(places) else _PLAIN
             item = self.items.add(place.priority or self.rules.priority, place.requires, info)
@@ -119,7 +125,9 @@ class Subtasks:
             item = self.items[number]
             for other in item.depends or ():
                 on = self.items[other]
-                on.dependents = [*(on.dependents or ()), number]
+                if on.dependents is None:
+                    on.dependents = []
+                on.dependents.append(number)
                 if on.status != COMPLETED:
                     item.waits_for += 1
             item.status = BLOCKED if item.waits_for else PENDING
@@ -140,12 +148,26 @@ class Subtasks:
         return hopeless
 
     def _end(self, item: Item, lease: Lease, outcome: str) -> dict[str, Any]:
-        del self.leases[lease.fence]
+        self._let_go(lease)
         assert item.leases is not None
         del item.leases[lease.fence]
         record = _written(lease) | {"ended_at": self._now, "outcome": outcome}
-        item.past = [*(item.past or ()), record][-MOST_LEASES_SHOWN:]
+        # Those of whoever has answered it are needed as long as somebody may say the same again.
+        item.past = [*(item.past or ()), record][-max(MOST_LEASES_SHOWN, self.rules.overlap) :]
         return record
+
+    def _hold(self, lease: Lease) -> None:
+        self.leases[lease.fence] = lease
+        if lease.take is not None:
+            self._takes.setdefault(lease.take, {})[lease.fence] = lease
+
+    def _let_go(self, lease: Lease) -> None:
+        del self.leases[lease.fence]
+        if lease.take is not None:
+            taken = self._takes[lease.take]
+            del taken[lease.fence]
+            if not taken:
+                del self._takes[lease.take]
 
     # -- ends, and what follows from them
 
@@ -161,7 +183,6 @@ class Subtasks:
         self._tell(item, kind, about)
         if status == COMPLETED:
             self._unblock(item)
-            _forget(item)
         else:
             self._cancel_dependents(item)
 
@@ -222,17 +243,20 @@ class Subtasks:
         """Those that it depends on and that are not going to be done."""
         return [one for one in item.depends or () if self.items[one].status in LOST]
 
-    def cancel_waiting(self, kind: TaskEventType, reason: str) -> None:
-        """Cancels all that nobody has, by one event for all of them."""
+    def cancel_waiting(self, kind: TaskEventType, reason: str, *, held: bool = False) -> None:
+        """Cancels all that nobody has, by one event for all of them; before that, with `held`, what somebody
+        has, too."""
         for item in self.items:
             if item.status in (BLOCKED, PENDING):
                 item.reason = reason
                 item.not_before = None
                 self._set(item, CANCELLED)
+                self._count(item)
+        if held:
+            self._cancel_held(reason)
         self._log.emit(kind, self._now, data={"reason": reason})
 
-    def cancel_held(self, reason: str) -> None:
-        """Cancels what somebody has, too."""
+    def _cancel_held(self, reason: str) -> None:
         for number in dict.fromkeys(lease.number for lease in self.leases.values()):
             item = self.items[number]
             self._close(item, CANCELLED, TaskEventType.SUBTASK_CANCELLED, {}, reason=reason)
@@ -271,11 +295,6 @@ class Subtasks:
         return item
 
     @property
-    def available(self) -> int:
-        """Subtasks that are pending and don't wait for a backoff, about."""
-        return max(self.counts[PENDING] - len(self._later), 0)
-
-    @property
     def unfinished(self) -> int:
         return self.counts[BLOCKED] + self.counts[PENDING] + self.counts[LEASED]
 
@@ -287,7 +306,15 @@ class Subtasks:
             item.status in (PENDING, LEASED) and item.not_before is None and item.taken < self.rules.overlap
         )
 
+    def _count(self, item: Item) -> None:
+        """Keeps `available` in line with a subtask that has changed."""
+        free = self._is_free(item)
+        if free is not item.free:
+            item.free = free
+            self.available += 1 if free else -1
+
     def _offer(self, item: Item) -> None:
+        self._count(item)
         if item.status not in (PENDING, LEASED):
             return
         if item.not_before is not None:
@@ -308,6 +335,7 @@ class Subtasks:
         return subtask_id(self._log.task, number)
 
     def _tell(self, item: Item, kind: TaskEventType, data: Json) -> None:
+        self._count(item)
         self._log.emit(kind, self._now, state=self._state(item), data=data)
 
     def _state(self, item: Item) -> Json:
@@ -320,7 +348,7 @@ class Subtasks:
             "priority": item.priority,
             "updated_at": written_moment(self._now),
         }
-        leases = [self._record(record) for record in item.past or ()]
+        leases = [self._record(record) for record in (item.past or ())[-MOST_LEASES_SHOWN:]]
         if item.leases:
             state["assignees"] = [lease.worker for lease in item.leases.values()]
             leases += [self._record(_written(lease)) for lease in item.leases.values()]
@@ -377,6 +405,7 @@ class Subtasks:
 
 
 _PLAIN = Place()
+_OF_DONE = ("fence", "attempt", "outcome", "digest", "left")
 
 
 def _written(lease: Lease) -> dict[str, Any]:
@@ -389,10 +418,11 @@ def _written(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _forget(item: Item) -> None:
+def forget(item: Item) -> None:
     """Of one that is completed, all that nobody asks for again."""
     if item.answers:
         _, item.fence, item.digest = item.answers[-1]
-        if len(item.answers) > 1:
-            item.done = [(fence, digest) for _, fence, digest in item.answers]
+        said = [record for record in item.past or () if "left" in record]
+        if len(said) > 1:
+            item.done = [{name: record[name] for name in _OF_DONE if name in record} for record in said]
     item.answers = item.past = item.verdict = item.checkpoint = item.progress = None

@@ -280,7 +280,8 @@ async def update_subtask(request: Request, task: TaskPath, subtask: SubtaskPath,
         if error.code != "version-conflict":
             raise
         raise PreconditionFailed("The subtask was changed at the same time. Read it again.") from None
-    content = dumps(await parts.tasks.reads.subtask(parts.principal, task, subtask))
+    since = current["info_version"]
+    content = dumps(await parts.tasks.reads.changed(parts.principal, task, subtask, since=since))
     return Response(content, media_type=JSON, headers={"etag": etag_of(content)})
 
 

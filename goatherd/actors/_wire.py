@@ -95,12 +95,15 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 def write_error(error: BaseException) -> Json:
     """An error as another run is told of it: of ours with its code, of others the kind."""
     if isinstance(error, GoatherdError):
-        return {"code": error.code, "message": error.message}
+        written: Json = {"code": error.code, "message": error.message}
+        return written if error.pointer is None else {**written, "pointer": error.pointer}
     return {"code": ActorFailed.code, "message": f"{type(error).__name__}: {error}"}
 
 
 def read_error(written: Json) -> GoatherdError:
-    return from_code(written["code"], written["message"])
+    error = from_code(written["code"], written["message"])
+    error.pointer = written.get("pointer")
+    return error
 
 
 # -- behaviors

@@ -266,5 +266,9 @@ class TellCallback(Contract):
 
 
 class CallbackTold(Contract):
+    """`again`: what went wrong may pass; `retry_after_s`: after so long, the other side says."""
+
     status: int | None = None
     error: str | None = None
+    again: bool = False
+    retry_after_s: float | None = None

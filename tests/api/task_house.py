@@ -15,8 +15,9 @@ from goatherd.actors import ActorStopped
 from goatherd.actors._activity import Activity
 from goatherd.actors._local import LocalSystem
 from goatherd.actors._message import answer_type
+from goatherd.actors._wire import read_error, write_error
 from goatherd.contracts.task_messages import StartTask
-from goatherd.errors import GoatherdError, from_code
+from goatherd.errors import GoatherdError
 from workflows.task_behavior import TaskBehavior
 from workflows.task_flush import TaskFlushing
 from workflows.task_items import Items
@@ -97,7 +98,7 @@ class LocalEntity:
         except ActorStopped:
             raise
         except GoatherdError as error:
-            raise from_code(error.code, error.message) from error
+            raise read_error(write_error(error)) from error
         return answer_type(kind).model_validate_json(cast(Any, answer).model_dump_json())
 
 

@@ -78,7 +78,7 @@ async def test_what_a_deadline_cancels_is_told_before_the_end(tasks: TaskHouse) 
     task = await tasks.create({}, {}, deadline=at)
     await tasks.take(task)
     types = [one["type"] for one in await read(tasks.parts.feed, task, 100)]
-    assert types[-2:] == ["subtask.expired", "task.expired"]
+    assert types[-2:] == ["subtask.cancelled", "task.expired"]
 
 
 # -- with events of one's own

@@ -21,6 +21,7 @@ from goatherd.contracts.chat import (
     Ready,
     Regenerate,
 )
+from goatherd.leaving import leave
 from goatherd.temporal import ask
 from tests.histories import record
 from tests.temporal import temporal_server
@@ -102,3 +103,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave()  # Temporal's threads may abort an interpreter that ends.

@@ -15,6 +15,7 @@ from goatherd.contracts.task_messages import (
     ResumeTask,
     UpdateSubtask,
 )
+from goatherd.leaving import leave
 from tests.histories import record
 from tests.replay.record import HISTORIES
 from tests.temporal import temporal_server
@@ -82,3 +83,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave()  # Temporal's threads may abort an interpreter that ends.

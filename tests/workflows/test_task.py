@@ -15,10 +15,13 @@ from goatherd.contracts.task_messages import (
     AddSubtasks,
     CancelTask,
     Heartbeat,
+    Reported,
+    ReportStatus,
     TakeSubtasks,
     TaskView,
 )
-from goatherd.errors import DependencyCycle, LeaseLost, TaskClosed
+from goatherd.errors import DependencyCycle, Invalid, LeaseLost, TaskClosed
+from goatherd.temporal import ask
 from tests.temporal import cli, eventually
 from tests.workflows.task_house import TaskHouse
 
@@ -159,3 +162,15 @@ async def test_an_empty_take_is_answered_alike_when_nobody_flushes(house: TaskHo
     empty = await house.ask(task, TakeSubtasks(worker="bob"))
     assert empty.assignments == []
     assert empty.retry_at == lease.expires_at
+
+
+async def test_a_refusal_says_where_whichever_way_it_was_asked(house: TaskHouse) -> None:
+    task = await house.begin()
+    await house.add(task, {})
+    order = ReportStatus(subtask=subtask_id(task, 1), status="completed")
+    asked = await asyncio.gather(*(house.ask(task, order) for _ in range(20)), return_exceptions=True)
+    assert [one.pointer for one in asked if isinstance(one, Invalid)] == ["/lease_token"] * 20
+    # As an update of its own name.
+    with pytest.raises(Invalid) as raised:
+        await ask(house.client, task, order, Reported, timeout_s=20)
+    assert raised.value.pointer == "/lease_token"

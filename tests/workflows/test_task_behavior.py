@@ -33,8 +33,17 @@ from goatherd.contracts.task_messages import (
     TellCallback,
     UpdateSubtask,
 )
-from goatherd.errors import Conflict, DependencyCycle, Invalid, LeaseLost, NotFound, TaskClosed
+from goatherd.errors import (
+    Conflict,
+    DependencyCycle,
+    Invalid,
+    InvalidTransition,
+    LeaseLost,
+    NotFound,
+    TaskClosed,
+)
 from workflows.task_behavior import TaskBehavior
+from workflows.task_callback import TRIES
 from workflows.task_flush import QUIET_S, TaskFlushing
 from workflows.task_items import Items
 from workflows.task_log import TaskLog
@@ -75,6 +84,10 @@ class Bench:
     def report(self, lease: Leased, status: str = "completed", **more: Any) -> Any:
         given = {"subtask": lease.subtask, "lease_token": lease.lease_token, "status": status}
         return self.ask(ReportStatus.model_validate({**given, **more}))
+
+    def late(self, clock: float) -> None:
+        """It is this time, and no timer has rung yet."""
+        self.kit._bench.environment.clock = clock
 
     def works(self) -> list[Piped]:
         """The activities that were begun since one last looked."""
@@ -401,13 +414,42 @@ def test_the_callback_is_told_once_of_each_end() -> None:
     order = told.awaitable.argument
     assert (order.type, order.task, order.data["status"]) == ("task.completed", TASK, "completed")
     assert order.data["counts"]["completed"] == 1
-    told.fail(RuntimeError("gone"))
+    told.succeed(CallbackTold(status=404, error="The callback answered 404."))
     task.add({})
     task.report(task.take()[0])
     (again,) = [one for one in task.works() if isinstance(one.awaitable.argument, TellCallback)]
     assert again.awaitable.argument.id != order.id
     again.succeed(CallbackTold(status=200))
-    assert task.task.telling == 0
+    assert not task.task.callbacks.calls
+
+
+def test_a_callback_that_nobody_answers_is_tried_again_by_a_timer() -> None:
+    """No try lasts: a run of the actor can't end before it."""
+    task = Bench(callback={"url": "https://example.com/hook"}, first={"subtasks": [{}]}, linger_s=0)
+
+    def tries() -> list[Piped]:
+        return [one for one in task.works() if isinstance(one.awaitable.argument, TellCallback)]
+
+    task.report(task.take()[0])
+    works = task.works()
+    told = next(one for one in works if isinstance(one.awaitable.argument, TellCallback))
+    next(one for one in works if one is not told).succeed(TaskFlushed())
+    ids = [told.awaitable.argument.id]
+    assert told.awaitable.options.attempts == 1
+    told.fail(RuntimeError("gone"))
+    assert tries() == []
+    task.kit.advance("1s")
+    (told,) = tries()
+    told.succeed(CallbackTold(status=503, error="busy", again=True, retry_after_s=90))
+    task.kit.advance("89s")
+    assert tries() == []
+    while task.is_alive():
+        task.kit.advance("1800s")
+        for told in tries():
+            ids.append(told.awaitable.argument.id)
+            told.fail(RuntimeError("gone"))
+    assert len(ids) == TRIES - 1
+    assert len(set(ids)) == 1
 
 
 def test_an_operators_cancel_is_a_cancel() -> None:
@@ -458,3 +500,200 @@ def test_a_request_that_did_very_much_leaves_the_rest_to_the_actor() -> None:
     assert len(reported.events) == 200
     assert reported.task.counts.cancelled == 999
     assert task.settle() == [*range(lease.fence + 2, task.task.log.seq + 1)]
+
+
+# -- the same moment, the same again
+
+
+def test_at_the_deadline_nothing_is_given_out_or_added() -> None:
+    """The request may come before the timer."""
+    for order in (TakeSubtasks(worker="ada"), AddSubtasks.model_validate({"subtasks": [{}]})):
+        task = Bench(deadline=at(60))
+        task.add({})
+        task.late(60.0)
+        with pytest.raises(TaskClosed):
+            task.ask(order)
+        assert (task.status(), task.statuses()) == ("expired", ["cancelled"])
+
+
+def test_the_deadline_is_no_failed_attempt() -> None:
+    task = Bench(deadline=at(60), lease_s=600, max_attempts=1)
+    task.add({})
+    task.take()
+    task.kit.advance("60s")
+    assert (task.status(), task.statuses(), task.closed()) == ("expired", ["cancelled"], True)
+    told = task.events()[-2:]
+    assert [event.type for event in told] == ["subtask.cancelled", "task.expired"]
+    assert [one.outcome for one in told[0].state.leases] == ["cancelled"]  # type: ignore[union-attr]
+
+
+def test_a_lease_that_ends_before_the_deadline_has_run_out() -> None:
+    task = Bench(deadline=at(60), lease_s=59, max_attempts=1)
+    task.add({}, {})
+    task.take()
+    task.late(60.0)
+    with pytest.raises(TaskClosed):
+        task.take("bob")
+    assert task.statuses() == ["dead", "cancelled"]
+
+
+def test_an_operators_cancel_at_the_deadline_leaves_no_lease_behind() -> None:
+    task = Bench(deadline=at(60), lease_s=600)
+    task.add({})
+    task.take()
+    task.late(60.0)
+    task.kit.signal(CancelRequested())
+    task.kit.advance("1s")
+    assert (task.statuses(), task.closed()) == (["cancelled"], True)
+
+
+def test_what_was_let_in_before_the_task_was_closed_is_refused_after() -> None:
+    """Several requests are looked at before the first of them is handled."""
+    for held in (False, True):
+        task = Bench()
+        task.add({})
+        if held:
+            task.take()
+        order: Any = AddSubtasks.model_validate({"subtasks": [{}], "flusher": True})
+        task.kit.behavior.check(order)
+        task.ask(CancelTask())
+        with pytest.raises(TaskClosed):
+            task.kit.ask(order).answer  # noqa: B018
+        assert len(task.task.items) == 1
+
+
+def test_a_take_is_known_for_as_long_as_its_leases_are_held() -> None:
+    task = Bench()
+    task.add(*({} for _ in range(5)))
+    first = task.take(max=2, id="req_0")
+    for number in range(1, 1_100):
+        (lease,) = task.take("bob", id=f"req_{number}")
+        task.report(lease, "pending", acks=[(1, task.task.log.seq)])
+    assert task.take(max=2, id="req_0") == first
+    task.report(first[1])
+    assert task.take(max=2, id="req_0") == first[:1]
+
+
+def test_who_gets_something_learns_when_there_is_more() -> None:
+    """Somebody else may wait, and be told by nobody else."""
+    task = Bench(backoff={"initial_s": 5, "factor": 2})
+    task.add({}, {})
+    one, two = task.take(max=2)
+    task.report(one, "failed")
+    task.report(two, "failed", retry_after_s=10)
+    task.kit.advance("5s")
+    taken = task.ask(TakeSubtasks(worker="bob"))
+    assert len(taken.assignments) == 1
+    assert (taken.available, taken.retry_at) == (0, at(10))
+
+
+def test_the_same_report_by_hand_with_another_result_is_refused() -> None:
+    task = Bench()
+    task.add({})
+    (lease,) = task.take()
+    task.report(lease, result={"a": "é"})
+    assert task.report(lease, result={"a": "é"}).outcome == "completed"
+    with pytest.raises(InvalidTransition):
+        task.report(lease, result={"a": 2})
+
+
+def test_at_the_deadline_what_depends_on_a_held_one_ends_with_the_task() -> None:
+    task = Bench(deadline=at(60), lease_s=600)
+    task.add({"key": "a"}, {"depends_on": ["a"]})
+    task.take()
+    task.kit.advance("60s")
+    assert [item.reason for item in task.task.items] == ["deadline", "deadline"]
+    assert task.statuses() == ["cancelled", "cancelled"]
+
+
+def test_a_cancelled_task_that_is_still_held_gives_out_nothing_that_came_back() -> None:
+    task = Bench(overlap=2)
+    task.add({})
+    (one,), (two,) = task.take("ada"), task.take("bob")
+    task.ask(CancelTask())
+    task.report(one, "pending")
+    taken = task.ask(TakeSubtasks(worker="cyd"))
+    assert (taken.assignments, taken.available, task.status()) == ([], 0, "cancelling")
+    task.report(two, "pending")
+    assert (task.status(), task.statuses()) == ("cancelled", ["cancelled"])
+
+
+def test_a_majority_that_is_not_the_first_counts() -> None:
+    task = Bench(overlap=3, consensus="majority", first={"subtasks": [{}]})
+    held = [task.take(worker)[0] for worker in ("ada", "bob", "cyd")]
+    for lease, result in zip(held, ("dog", "cat", "cat"), strict=True):
+        task.report(lease, result=result)
+    verdict = next(
+        event.state.verdict for event in task.events() if event.type == "subtask.completed" and event.state
+    )
+    assert verdict is not None
+    assert (verdict.answer, verdict.votes, verdict.agreed) == (held[1].id, 2, True)
+
+
+def test_while_writers_are_heard_their_events_are_left_to_them_for_longer() -> None:
+    task = Bench()
+    task.add({})
+    (lease,) = task.take()
+    task.settle()
+    for _ in range(4):
+        task.kit.advance(QUIET_S - 1)
+        task.ask(Heartbeat(subtask=lease.subtask, lease_token=lease.lease_token))
+        assert task.works() == []
+    task.kit.advance(QUIET_S - 0.5)
+    assert [event.seq for event in task.flushed().events][:3] == [1, 2, 3]
+
+
+def test_a_task_that_is_done_stays_what_it_was_when_it_is_deleted() -> None:
+    task = Bench()
+    task.add({})
+    task.report(task.take()[0])
+    deleted = task.ask(CancelTask())
+    assert (deleted.task.status, deleted.task.reason) == ("completed", "deleted")
+    assert [event.type for event in deleted.events] == ["task.closed"]
+
+
+def test_another_run_knows_that_the_task_is_being_cancelled() -> None:
+    task = Bench()
+    task.add({})
+    (lease,) = task.take()
+    task.ask(CancelTask())
+    task.task._book = None  # type: ignore[misc]
+    assert task.report(lease, "pending").status == "cancelled"
+    assert task.status() == "cancelled"
+
+
+def test_what_happened_before_a_refusal_is_written_at_once() -> None:
+    task = Bench(lease_s=30, max_attempts=1)
+    task.add({})
+    (lease,) = task.take()
+    task.kit.advance(QUIET_S)
+    task.settle()
+    task.late(30.0)
+    with pytest.raises(LeaseLost):
+        task.report(lease)
+    assert [event.type for event in task.flushed().events] == ["subtask.dead", "task.failed"]
+
+
+def test_all_that_can_be_requeued_is_and_so_many_at_once() -> None:
+    task = Bench(max_attempts=1)
+    task.add({"key": "a"}, {"depends_on": ["a"]}, *({} for _ in range(400)))
+    for _ in range(5):
+        for lease in task.take(max=100):
+            task.report(lease, "failed", retryable=False, acks=[(1, task.task.log.seq)])
+    assert task.ask(RequeueSubtasks(statuses=["cancelled"])).requeued == 0
+    counted = [task.ask(RequeueSubtasks(statuses=["failed"])).requeued for _ in range(3)]
+    assert counted == [200, 200, 1]
+    assert task.statuses() == ["pending", "blocked", *["pending"] * 400]
+
+
+def test_the_earliest_end_counts_whichever_was_known_first() -> None:
+    task = Bench(max_attempts=1)
+    task.add({}, {})
+    task.take(lease_s=100)
+    task.take(lease_s=10)
+    task.kit.advance("10s")
+    assert task.statuses() == ["leased", "dead"]
+
+
+def test_a_token_can_t_be_made_from_what_everybody_knows() -> None:
+    assert len(Bench().task.salt) == 32

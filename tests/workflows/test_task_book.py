@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -263,6 +264,267 @@ def test_the_owner_may_cancel_and_have_done_again_but_not_report() -> None:
         book.report(ReportStatus(subtask=sub(2), status="pending"))
 
 
+def test_a_new_one_can_t_be_named_by_the_number_that_it_will_have() -> None:
+    """Numbers can be guessed: two that wait for each other would never be found."""
+    book = make()
+    for depends in ([1], [2]):
+        with pytest.raises(Invalid):
+            book.add([Place(depends_on=depends)], 2)
+    assert len(book.items) == 0
+
+
+def beat(book: TaskBook, lease: Leased, **more: Any) -> Any:
+    return book.beat(Heartbeat(subtask=lease.subtask, lease_token=lease.lease_token, **more))
+
+
+def test_a_lease_that_was_extended_does_not_end_when_it_would_have() -> None:
+    book = make()
+    add(book, count=1)
+    (lease,) = take(book, lease_s=10)
+    book.advance(START + 8)
+    beat(book, lease)
+    book.advance(START + 10)
+    assert book.next_at() == START + 18
+    beat(book, lease, extend_s=30)
+    assert book.next_at() == START + 40
+    assert beat(book, lease, extend_s=1).expires_at == START + 40
+    book.advance(START + 39)
+    assert book.counts["leased"] == 1
+    book.advance(START + 40)
+    assert book.counts["leased"] == 0
+
+
+def test_the_last_backoff_counts() -> None:
+    book = make()
+    add(book, count=1)
+    report(book, take(book)[0], "failed", retry_after_s=5)
+    for status in ("cancelled", "pending"):
+        book.report(ReportStatus(subtask=sub(1), status=status))
+    report(book, take(book)[0], "failed", retry_after_s=60)
+    assert book.next_at() == START + 60
+    book.advance(START + 5)
+    assert take(book) == []
+    assert book.next_at() == START + 60
+    book.advance(START + 60)
+    assert len(take(book)) == 1
+
+
+def test_a_report_carries_progress_and_a_checkpoint_too() -> None:
+    book = make()
+    add(book, count=1)
+    (lease,) = take(book)
+    assert report(book, lease, "leased", progress=0.25, checkpoint=7).status == "leased"
+    assert seen(book)[-1].state.progress == 0.25  # type: ignore[union-attr]
+    report(book, lease, "failed", progress=0.5)
+    assert seen(book)[-1].state.progress == 0.5  # type: ignore[union-attr]
+    assert take(book)[0].checkpoint == 7
+
+
+def test_an_answer_that_the_store_has_is_not_in_the_event() -> None:
+    book = make()
+    add(book, count=2)
+    for lease in take(book, max=2):
+        report(book, lease, result=1, stored=lease.fence == 1, digest="x")
+    done = [event for event in seen(book) if event.type is TaskEventType.SUBTASK_COMPLETED]
+    assert ["answer" in event.data for event in done] == [False, True]
+
+
+def test_the_owner_may_say_the_same_again() -> None:
+    book = make()
+    add(book, count=1)
+    for status in ("pending", "cancelled", "cancelled"):
+        assert book.report(ReportStatus(subtask=sub(1), status=status)).status == status
+    assert len(seen(book)) == 2
+
+
+def test_a_change_moves_a_subtask_in_the_queue() -> None:
+    book = make()
+    add(book, count=4)
+    book.change(book.items[1], 5, None, {}, None)
+    book.change(book.items[2], None, ["gpu"], {}, None)
+    book.change(book.items[4], 1, None, {}, None)
+    assert [one.subtask for one in take(book, max=9)] == [sub(4), sub(3), sub(1)]
+    assert [one.subtask for one in take(book, capabilities=["gpu"], max=9)] == [sub(2)]
+    report(book, next(iter(seen_leases(book, 1))))
+    with pytest.raises(InvalidTransition):
+        book.change(book.items[1], 1, None, {}, None)
+
+
+def seen_leases(book: TaskBook, number: int) -> list[Leased]:
+    return [book._leased(book.items[number], lease) for lease in (book.items[number].leases or {}).values()]
+
+
+def test_what_is_closed_while_another_waits_for_its_backoff_waits_for_nothing() -> None:
+    book = make(overlap=2)
+    add(book, count=1)
+    one, other = take(book, "ada")[0], take(book, "bob")[0]
+    report(book, one, "failed", retry_after_s=60)
+    report(book, other, "failed", retryable=False)
+    state = seen(book)[-1].state
+    assert state is not None
+    assert (state.status, state.not_before, book.next_at()) == ("failed", None, None)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_what_depends_on_two_that_failed_comes_back_with_the_second(order: tuple[int, int]) -> None:
+    book = make(max_attempts=1)
+    add(book, Place(), Place(), Place(depends_on=[0, -1]), Place(depends_on=[-2]))
+    for lease in take(book, max=2):
+        report(book, lease, "failed")
+    for number, statuses in zip(order, (["cancelled"] * 2, ["blocked"] * 2), strict=True):
+        book.requeue(book.items[number])
+        assert [item.status for item in book.items][2:] == statuses
+    for number in range(1, 5):
+        (lease,) = take(again(book)) and take(book)
+        assert (lease.subtask, lease.attempt) == (sub(number), 1)
+        report(book, lease)
+
+
+def test_the_first_end_is_the_first_in_another_run_too() -> None:
+    book = make()
+    add(book, count=3)
+    for seconds in (100, 50, 10):
+        take(book, lease_s=seconds)
+    assert again(book).next_at() == book.next_at() == START + 10
+
+
+def test_what_is_done_after_all_has_no_error() -> None:
+    book = make()
+    add(book, count=1)
+    report(book, take(book)[0], "failed", error={"message": "no"})
+    assert seen(book)[-1].state.error.message == "no"  # type: ignore[union-attr]
+    report(book, take(book)[0])
+    assert seen(book)[-1].state.error is None  # type: ignore[union-attr]
+
+
+def test_who_gives_up_says_so() -> None:
+    book = make()
+    add(book, Place(), Place(depends_on=[0]))
+    (lease,) = take(book)
+    assert report(book, lease, "cancelled").status == "cancelled"
+    assert report(book, lease, "cancelled").outcome == "cancelled"
+    assert [item.reason for item in book.items] == ["given-up", "dependency-failed"]
+    book.requeue(book.items[1])
+    assert [item.reason for item in book.items] == [None, None]
+
+
+def test_each_of_several_reports_is_answered_the_same_after_all_of_them() -> None:
+    book = make(overlap=2, max_attempts=9)
+    add(book, count=1)
+    said: list[tuple[Leased, str]] = []
+    who = ("ada", "ada", "bob", "ada", "cyd")
+    for worker, status in (
+        ("ada", "failed"), ("ada", "pending"), ("bob", "completed"), ("ada", "failed"), ("cyd", "completed"),
+    ):  # fmt: skip
+        said.append((take(book, worker)[0], status))
+        report(book, *said[-1], digest=worker)
+        assert book.items[1].status in ("pending", "completed")
+    wanted = ["pending", "pending", "pending", "pending", "completed"]
+    for one in (book, again(book)):
+        outcomes = [
+            report(one, lease, status, digest=by) for (lease, status), by in zip(said, who, strict=True)
+        ]
+        assert [outcome.status for outcome in outcomes] == wanted
+        assert [outcome.attempt for outcome in outcomes] == [1, 2, 2, 2, 3]
+        assert [outcome.outcome for outcome in outcomes] == [
+            "failed", "released", "completed", "failed", "completed",
+        ]  # fmt: skip
+        for lease, status in said:
+            with pytest.raises(InvalidTransition):
+                report(one, lease, "failed" if status == "completed" else "completed")
+        with pytest.raises(InvalidTransition):
+            report(one, said[2][0], digest="another")
+
+
+def test_a_report_to_one_that_many_answer_is_known_to_the_end() -> None:
+    book = make(overlap=30)
+    add(book, count=1)
+    first = take(book, "w0")[0]
+    report(book, first)
+    for number in range(1, 29):
+        report(book, take(book, f"w{number}")[0])
+    assert report(book, first).outcome == "completed"
+    book._log.confirm([(1, book._log.seq - 1)])
+    state = EVENTS.validate_python(book._log.since(book._log.seq - 1)[0])[-1].state
+    assert state is not None
+    assert len(state.leases) == 20
+    report(book, take(book, "w29")[0])
+    assert report(again(book), first).status == "pending"
+
+
+def test_what_can_be_taken_is_counted() -> None:
+    """Those who wait are waked by it."""
+    book = make(overlap=2, max_attempts=9)
+    add(book, count=3)
+    for worker in ("ada", "bob"):
+        held = take(book, worker, max=3)
+        report(book, held[0], "failed", retry_after_s=60)
+        assert [one.subtask for one in held] == [sub(1), sub(2), sub(3)][-len(held) :]
+    # Of the first both have failed, the others are full.
+    assert (book.available, again(book).available) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["owner cancels", "cancelled with the task", "time"])
+def test_what_waits_for_its_backoff_is_not_counted_and_what_goes_is_not_either(how: str) -> None:
+    book = make()
+    add(book, count=10)
+    for lease in take(book, max=5):
+        report(book, lease, "failed", retry_after_s=60)
+    assert book.available == 5
+    if how == "owner cancels":
+        book.report(ReportStatus(subtask=sub(1), status="cancelled"))
+        assert book.available == 5
+        book.report(ReportStatus(subtask=sub(10), status="cancelled"))
+        assert book.available == 4
+    elif how == "time":
+        book.advance(START + 60)
+        assert (book.available, again(book).available) == (10, 10)
+    else:
+        book.cancel_waiting(TaskEventType.TASK_CANCELLED, "deleted")
+        assert book.available == 0
+
+
+def test_one_of_two_holders_who_learns_of_the_end_is_told_of() -> None:
+    book = make(overlap=2)
+    add(book, count=1)
+    one, other = take(book, "ada")[0], take(book, "bob")[0]
+    book.closing = "deleted"
+    book.tell_cancelled(book.held(book.items[1], one.lease_token))
+    state = seen(book)[-1].state
+    assert state is not None
+    assert (state.assignees, [lease.outcome for lease in state.leases]) == (["bob"], ["cancelled", None])
+    book.tell_cancelled(book.held(book.items[1], other.lease_token))
+    assert book.items[1].status == "cancelled"
+
+
+def test_who_has_answered_nearly_all_does_not_look_at_each_again() -> None:
+    book = make(overlap=3)
+    for _ in range(5):
+        add(book, count=10_000)
+    for item in book.items:
+        item.answers = [("ada", 1, 1), ("bob", 2, 1)][: 1 + item.number % 2]
+    book = again(book)
+    began = time.process_time()
+    for _ in range(100):
+        assert take(book, "ada") == []
+    assert time.process_time() - began < 1.0
+    assert [one.subtask for one in take(book, "bob", max=3)] == [sub(2), sub(4), sub(6)]
+    assert [one.subtask for one in take(book, "cyd", max=3)] == [sub(1), sub(2), sub(3)]
+
+
+def test_a_hundred_thousand_may_depend_on_one() -> None:
+    """Of each request all at once, before Temporal takes the actor for stuck."""
+    book = make()
+    add(book, count=1)
+    places = [Place(depends_on=[1])] * 10_000
+    for _ in range(10):
+        began = time.process_time()
+        add(book, *places)
+        assert time.process_time() - began < 1.0
+        book._log.confirm([(1, book._log.seq)])
+    assert book.counts["blocked"] == 100_000
+
+
 def test_a_hundred_thousand_that_are_done_are_written_small() -> None:
     book = make()
     for _ in range(100):
@@ -471,6 +733,14 @@ class Tasks(RuleBasedStateMachine):
             assert len(held) + len(thing.answered) <= self.overlap or thing.status != "leased"
         statuses = [thing.status for thing in self.things.values()]
         assert {status: statuses.count(status) for status in self.book.counts} == self.book.counts
+        could = [
+            thing
+            for thing in self.things.values()
+            if thing.status in ("pending", "leased")
+            and thing.ready_at <= self.now
+            and len(thing.holders) + len(thing.answered) < self.overlap
+        ]
+        assert self.book.available == len(could)
         ends = [until for thing in self.things.values() for _, until in thing.holders.values()]
         due = self.book.next_at()
         assert due is not None or not ends

@@ -275,7 +275,7 @@ def _written(kind: type[Any], value: Any) -> Any:
 
 
 def _refused(error: GoatherdError) -> protocol.Outcome:
-    return protocol.Outcome(code=error.code, message=error.message)
+    return protocol.Outcome(code=error.code, message=error.message, pointer=error.pointer)
 
 
 def _first(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
-from temporalio.client import Client
+from temporalio.client import Client, RPCTimeoutOrCancelledError
 
 from goatherd.actors._errors import ActorFailed, ActorStopped
 from goatherd.actors._message import answer_type
@@ -76,15 +76,17 @@ class Lane:
         actor_id: str,
         by: str,
         *,
+        task_queue: str,
         together: int,
         start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`together`: requests of one call. `by`: who asks; the same for all of this process. `start`: of
-        an actor that always exists, what makes it so."""
+        """`together`: requests of one call. `by`: who asks; the same for all of this process. `task_queue`:
+        where the actor runs, for errors. `start`: of an actor that always exists, what makes it so."""
         self.waiting = 0
         self._client = client
         self._id = actor_id
         self._by = by
+        self._task_queue = task_queue
         self._start = start
         self._calls: Coalescer[Sent, Any] = Coalescer(
             self._send,
@@ -111,10 +113,7 @@ class Lane:
                 answer = await self._calls.submit(sent)
                 return await answer.answer() if isinstance(answer, _Later) else answer
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"{self._id!r} gave no answer within {sent.timeout_s:g} s. The request may be applied all the"
-                " same: repeated with the same id, it counts once."
-            ) from None
+            raise late(self._id, sent.timeout_s, self._task_queue) from None
         finally:
             self.waiting -= 1
             if not self.waiting and self._collecting is not None:
@@ -170,7 +169,9 @@ class Lane:
 
     def _result(self, sent: Sent, outcome: protocol.Outcome) -> Any:
         if outcome.code is not None:
-            return from_code(outcome.code, outcome.message or "")
+            error = from_code(outcome.code, outcome.message or "")
+            error.pointer = outcome.pointer
+            return error
         if not outcome.slow:
             try:
                 return adapter(answer_type(type(sent.message))).validate_python(outcome.value)
@@ -252,6 +253,8 @@ class Lane:
             except ValidationError as error:
                 raise self._misfit(error) from error
             except GoatherdError as error:
+                if isinstance(error.__cause__, TimeoutError | RPCTimeoutOrCancelledError):
+                    raise late(self._id, timeout_s, self._task_queue) from error
                 if isinstance(error, ActorGone) and self._start is not None and left_s > delay_s:
                     await self._start()
                 elif error.code != protocol.MOVED or loop.time() + delay_s >= deadline:
@@ -283,3 +286,11 @@ def _gone(error: GoatherdError, actor_id: str) -> GoatherdError:
 
 def gone(actor_id: str) -> ActorStopped:
     return ActorStopped(f"{actor_id!r} has stopped, or does not exist.")
+
+
+def late(actor_id: str, timeout_s: float, task_queue: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{actor_id!r} gave no answer within {timeout_s:g} s. If it never does: perhaps no worker serves the task "
+        f"queue {task_queue!r}, or its workflow task fails, of which the worker's log tells. The request may be "
+        "applied all the same: repeated with the same id, it counts once."
+    )

@@ -52,6 +52,7 @@ class Outcome(Contract):
     value: Any = None
     code: str | None = None
     message: str | None = None
+    pointer: str | None = None
     slow: bool = False
 
 
