@@ -5,16 +5,16 @@ Nothing awaits in the middle of a change, so that each call is atomic for other 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from activities.backends import projection
+from activities.backends.memory_feed import Watchers
 from activities.backends.projection import UNFINISHED, Document, to_message
 from activities.ports import FeedItem, KeyClaim, Page, Resync, StoredAnswer, WorkerStatus
 from goatherd.contracts.chat import Delta, Ephemeral, Event, EventType, Message, Session
@@ -38,7 +38,7 @@ class MemoryChatStore:
         self._of_message: defaultdict[str, list[Event]] = defaultdict(list)
         self._messages: dict[str, Document] = {}
         self._deltas: defaultdict[str, dict[int, Delta]] = defaultdict(dict)
-        self._watchers: set[asyncio.Queue[FeedItem | None]] = set()
+        self._watchers: Watchers[FeedItem] = Watchers()
 
     async def prepare(self) -> None:
         pass
@@ -74,7 +74,7 @@ class MemoryChatStore:
             if document is not None:
                 self._messages[event.message] = document
         self._end_sessions([event])
-        self._show(event)
+        self._watchers.show(event)
 
     def _end_sessions(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -88,10 +88,10 @@ class MemoryChatStore:
         if delta.n in self._deltas[delta.message]:
             raise Fenced(f"piece {delta.n} of message {delta.message!r} is another writer's")
         self._deltas[delta.message][delta.n] = delta
-        self._show(delta)
+        self._watchers.show(delta)
 
     async def publish(self, ephemeral: Ephemeral) -> None:
-        self._show(ephemeral)
+        self._watchers.show(ephemeral)
 
     # -- read
 
@@ -157,32 +157,11 @@ class MemoryChatStore:
     # -- followed
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[FeedItem]]:
-        return self._watch()
-
-    @asynccontextmanager
-    async def _watch(self) -> AsyncGenerator[AsyncIterator[FeedItem]]:
-        items: asyncio.Queue[FeedItem | None] = asyncio.Queue()
-        self._watchers.add(items)
-        try:
-            yield _until_none(items)
-        finally:
-            self._watchers.discard(items)
-            while not items.empty():
-                items.get_nowait()
-            items.put_nowait(None)
-
-    def _show(self, item: FeedItem) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(item)
+        return self._watchers.watch()
 
     def break_feeds(self) -> None:
         """For tests: every watcher gets a `Resync`, as after an outage that the store can't bridge."""
-        self._show(Resync())
-
-
-async def _until_none(items: asyncio.Queue[FeedItem | None]) -> AsyncGenerator[FeedItem]:
-    while (item := await items.get()) is not None:
-        yield item
+        self._watchers.show(Resync())
 
 
 def page_of(items: Iterable[Item], page: Page, position: Callable[[Item], str | int]) -> list[Item]:

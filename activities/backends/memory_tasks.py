@@ -5,13 +5,13 @@ Nothing awaits in the middle of a change, so that each call is atomic for other 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from activities.backends.memory import page_of
+from activities.backends.memory_feed import Watchers
 from activities.ports import Page, Resync
 from activities.task_fold import WAITING, Known, Sweep, created_of_batch, is_chosen, told
 from activities.task_ports import Subtask, TaskChange, TaskFeedItem, TaskNews, TaskStats, WorkerStats
@@ -79,7 +79,7 @@ class MemoryTaskStore:
         self._batches: dict[str, list[SubtaskSpec]] = {}
         self._answers: dict[str, Answer] = {}
         self._secrets: dict[str, str] = {}
-        self._watchers: set[asyncio.Queue[TaskFeedItem | None]] = set()
+        self._watchers: Watchers[TaskFeedItem] = Watchers()
 
     async def prepare(self) -> None:
         pass
@@ -132,7 +132,7 @@ class MemoryTaskStore:
                 if not kept.closed or event.seq <= max(kept.events):
                     kept.events.setdefault(event.seq, event)
             await self.put_answers(list(all_told.answers.values()))
-            self._show(TaskNews(change.task, sorted(change.events, key=lambda event: event.seq)))
+            self._watchers.show(TaskNews(change.task, sorted(change.events, key=lambda event: event.seq)))
 
     async def close_task(self, task: str, status: str, reason: str, at: datetime) -> None:
         stored = await self.task(task)
@@ -163,7 +163,7 @@ class MemoryTaskStore:
             closed_at=at,
         )
         kept.closed = True
-        self._show(TaskNews(task, events))
+        self._watchers.show(TaskNews(task, events))
 
     # -- read
 
@@ -240,29 +240,8 @@ class MemoryTaskStore:
     # -- followed
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[TaskFeedItem]]:
-        return self._watch()
-
-    @asynccontextmanager
-    async def _watch(self) -> AsyncGenerator[AsyncIterator[TaskFeedItem]]:
-        items: asyncio.Queue[TaskFeedItem | None] = asyncio.Queue()
-        self._watchers.add(items)
-        try:
-            yield _until_none(items)
-        finally:
-            self._watchers.discard(items)
-            while not items.empty():
-                items.get_nowait()
-            items.put_nowait(None)
-
-    def _show(self, item: TaskFeedItem) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(item)
+        return self._watchers.watch()
 
     def break_feeds(self) -> None:
         """For tests: every watcher gets a `Resync`, as after an outage that the store can't bridge."""
-        self._show(Resync())
-
-
-async def _until_none(items: asyncio.Queue[TaskFeedItem | None]) -> AsyncGenerator[TaskFeedItem]:
-    while (item := await items.get()) is not None:
-        yield item
+        self._watchers.show(Resync())

@@ -144,11 +144,7 @@ class MongoChatStore:
     async def sessions(
         self, owner: str, page: Page, *, status: str | None = None, label: str | None = None
     ) -> list[Session]:
-        where: Document = {"owner": owner}
-        if status is not None:
-            where["status"] = status
-        if label is not None:
-            where["labels"] = label
+        where = mongo_lists.owned(owner, status, label)
         with store_errors():
             found = await mongo_lists.by_id(self._sessions, where, page, "chat")
         return [_to_session(document) for document in found]

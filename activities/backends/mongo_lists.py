@@ -22,6 +22,16 @@ _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _MILLIS_DIGITS = 10
 
 
+def owned(owner: str, status: str | None, label: str | None) -> Document:
+    """What chooses an owner's, and of these those with a status, or a label."""
+    where: Document = {"owner": owner}
+    if status is not None:
+        where["status"] = status
+    if label is not None:
+        where["labels"] = label
+    return where
+
+
 async def by_id(
     collection: AsyncCollection[Document], where: Document, page: Page, kind: Kind
 ) -> Sequence[Document]:

@@ -132,11 +132,7 @@ class MongoTaskStore:
     async def tasks(
         self, owner: str, page: Page, *, status: str | None = None, label: str | None = None
     ) -> list[Task]:
-        where: Document = {"owner": owner}
-        if status is not None:
-            where["status"] = status
-        if label is not None:
-            where["labels"] = label
+        where = mongo_lists.owned(owner, status, label)
         with store_errors():
             found = await mongo_lists.by_id(self._tasks, where, page, "task")
         return [task for document in found if (task := to_task(document)) is not None]

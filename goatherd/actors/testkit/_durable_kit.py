@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from temporalio.client import WorkflowFailureError
@@ -25,6 +25,7 @@ from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._client import ActorSystem, Entity
 from goatherd.actors.testkit import _durable_host as host
 from goatherd.actors.testkit._mail import Mail, shown
+from goatherd.actors.testkit._receiving import Receiving
 from goatherd.contracts.model import Contract
 from goatherd.errors import DeadlineExceeded, GoatherdError
 
@@ -212,28 +213,13 @@ class DurableTestKit:
             return read(written)
 
 
-class DurableProbe(Generic[M]):
+class DurableProbe(Receiving[M]):
     """`Probe`, on a durable host: an actor there that keeps what comes."""
 
     def __init__(self, kit: DurableTestKit, name: str, address: str) -> None:
         self._kit = kit
-        self._mail: Mail[M] = Mail(name)
+        super().__init__(Mail(name))
         self.ref: Ref[M] = _HostRef(address)
-
-    async def receive(self) -> M:
-        """Takes the next message out."""
-        await self._arrival()
-        return self._mail.take()
-
-    async def expect(self, message: M) -> M:
-        """Takes the next one out, which must be equal to `message`."""
-        await self._arrival()
-        return self._mail.take_equal(message)
-
-    async def expect_type(self, kind: type[Kind]) -> Kind:
-        """Takes the next one out, which must be of `kind`."""
-        await self._arrival()
-        return self._mail.take_kind(kind)
 
     async def expect_nothing(self, during: Duration = 0.1) -> None:
         """Nothing waits, and nothing comes `during` so much time."""
@@ -255,14 +241,6 @@ class DurableProbe(Generic[M]):
                     f"{self._mail.owner} expected that {ref!r} stops, but only {shown(terminated)} did."
                 )
             await self._fetch(left_s)
-
-    def reply(self, answer: Any) -> None:
-        """Answers the request that was taken out last."""
-        self._mail.asker().tell(answer)
-
-    def refuse(self, error: GoatherdError) -> None:
-        """Answers the request that was taken out last with an error."""
-        self._mail.asker().fail(error)
 
     async def _arrival(self) -> None:
         # If nothing comes, what is taken next says so. An actor may have stopped instead.

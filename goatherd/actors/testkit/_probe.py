@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from goatherd.actors._duration import Duration, seconds
 from goatherd.actors._ref import Ref
 from goatherd.actors._runtime import Runtime
 from goatherd.actors.testkit._mail import Mail, Recorder, shown
+from goatherd.actors.testkit._receiving import Receiving
 from goatherd.actors.testkit._time import Time
-from goatherd.errors import GoatherdError
 
 M = TypeVar("M")
 Kind = TypeVar("Kind")
 
 
-class Probe(Generic[M]):
+class Probe(Receiving[M]):
     """`ref` is an actor's: it can be watched, asked and handed out. Messages are taken in their order.
 
     With manual time an expectation fails as soon as nothing moves any more; with real time, after the kit's
@@ -25,26 +25,11 @@ class Probe(Generic[M]):
 
     def __init__(self, runtime: Runtime, time: Time, name: str) -> None:
         self._changed = asyncio.Event()
-        self._mail: Mail[M] = Mail(name, self._changed.set)
+        super().__init__(Mail(name, self._changed.set))
         self._runtime = runtime
         self._time = time
         self._cell = runtime.make(None, Recorder(self._mail), name)
         self.ref: Ref[M] = self._cell.ref
-
-    async def receive(self) -> M:
-        """Takes the next message out."""
-        await self._arrival()
-        return self._mail.take()
-
-    async def expect(self, message: M) -> M:
-        """Takes the next one out, which must be equal to `message`."""
-        await self._arrival()
-        return self._mail.take_equal(message)
-
-    async def expect_type(self, kind: type[Kind]) -> Kind:
-        """Takes the next one out, which must be of `kind`."""
-        await self._arrival()
-        return self._mail.take_kind(kind)
 
     async def expect_nothing(self, during: Duration = 0.1) -> None:
         """Nothing waits, and nothing comes: `during` so much real time, or until nothing moves by itself."""
@@ -60,14 +45,6 @@ class Probe(Generic[M]):
             raise AssertionError(
                 f"{self._mail.owner} expected that {ref!r} stops, but only {shown(terminated)} did."
             )
-
-    def reply(self, answer: Any) -> None:
-        """Answers the request that was taken out last."""
-        self._mail.asker().tell(answer)
-
-    def refuse(self, error: GoatherdError) -> None:
-        """Answers the request that was taken out last with an error."""
-        self._mail.asker().fail(error)
 
     async def _arrival(self) -> None:
         # If nothing comes, what is taken next says so.
