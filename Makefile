@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Processes that run tests side by side, each with servers of its own. They mostly wait.
+TESTERS ?= 3
 # For pip, for instance an index of your own: make install PIP_ARGS="--index-url …"
 PIP_ARGS ?=
 # Python 3.11, or any python3 that will do.
@@ -25,7 +27,7 @@ up: install ## Starts Goatherd (make up ARGS="--port 9000").
 	@exec $(BIN)/goatherd up $(ARGS)
 
 test: install ## Runs the tests (make test ARGS="tests/api -x").
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 lint: install ## Checks style.
 	$(BIN)/ruff check $(SOURCES)

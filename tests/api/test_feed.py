@@ -20,7 +20,7 @@ from goatherd.contracts.ids import new_id
 from goatherd.errors import MalformedCursor
 from tests.api.streams import NOW, QUICK, Reader, StagedStore, Writer, feed_on
 
-MESSAGE = new_id("msg")
+MESSAGE = "msg_01k9w2x6hj3v8m5r7t0q4n1b2c"
 
 
 @pytest.mark.parametrize("text", ["0", "17", f"17:{MESSAGE}:0", f"3:{MESSAGE}:120"])
