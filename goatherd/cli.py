@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,6 +14,7 @@ import typer
 
 from goatherd.cli_task import task
 from goatherd.contracts.queues import Pool
+from goatherd.leaving import leave
 
 if TYPE_CHECKING:
     from goatherd.settings import Settings
@@ -63,7 +62,8 @@ Actors = Annotated[
     typer.Option(
         envvar="GOATHERD_ACTORS",
         metavar="MODULE,…",
-        help="Modules with actor types of your own, which the pool `actors` serves.",
+        help="Modules with actor types of your own, which the pool `actors` serves. All its workers need "
+        "the same: those of `goatherd up` too.",
     ),
 ]
 LogLevel = Annotated[
@@ -142,6 +142,7 @@ def api(
 
 @app.command()
 def worker(
+    context: typer.Context,
     pool: Annotated[
         list[Pool], typer.Option(envvar="GOATHERD_POOLS", help="What it serves; give it once for each pool.")
     ],
@@ -154,6 +155,10 @@ def worker(
     log_level: LogLevel = None,
 ) -> None:
     """Starts one worker process, on the servers named or on those of the `goatherd up` that runs here."""
+    # Where it comes from the environment, other workers are meant, too.
+    source = context.get_parameter_source("actors")
+    if Pool.ACTORS not in pool and source is not None and source.name == "COMMANDLINE":
+        _fail("--actors is for workers of the pool `actors`: add --pool actors.", _USAGE)
     settings = _settings(
         join=True,
         data=data,
@@ -248,6 +253,21 @@ def version() -> None:
     typer.echo(f"goatherd {installed('goatherd')}")
 
 
+def _version_asked(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Shows the version.", callback=_version_asked, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """The entry point."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that can't show ✓ shows ?
@@ -259,13 +279,7 @@ def main() -> None:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     else:
         code = 0
-    # Without the interpreter's farewell: taking torch and Temporal's core apart takes seconds, which a worker
-    # that has been told to stop may not have, and there is nothing left to save.
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # closed at the other end
-            stream.flush()
-    os._exit(code)
+    leave(code)
 
 
 def _settings(*, join: bool = False, **options: Any) -> Settings:

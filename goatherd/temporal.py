@@ -209,8 +209,8 @@ def translate(error: RPCError) -> GoatherdError:
         return ActorGone("The workflow is not running.")
     if error.status == RPCStatusCode.FAILED_PRECONDITION and "workflow task in failed state" in text:
         return Unavailable(
-            "The actor's workflow task fails each time it is tried: its worker's log tells why. It goes on when "
-            "that is mended."
+            "The actor's workflow task fails each time it is tried: its worker's log tells why. It goes on "
+            "when that is mended."
         )
     return Unavailable(f"Temporal can't serve this now ({error.status.name.lower()}). Try again.")
 

@@ -30,7 +30,7 @@ from goatherd.actors.persistence import (
     reply,
 )
 from goatherd.contracts.model import Contract
-from goatherd.errors import Conflict
+from goatherd.errors import Conflict, Invalid
 
 # -- commands: what one may ask of an account
 
@@ -120,6 +120,8 @@ class AccountBehavior(EventSourced[Command, Event, Account]):
         if state.owner is None:
             return refuse(command, Conflict("The account is not open yet."))
         match command:
+            case Deposit(amount=amount) | Withdraw(amount=amount) if amount <= 0:
+                return refuse(command, Invalid(f"{amount} is no amount."))
             case Deposit(amount=amount):
                 return persist(Deposited(amount)).then_reply(command, lambda state: state.balance)
             case Withdraw(amount=amount) if amount > state.balance:

@@ -6,9 +6,7 @@ python -m examples.actors.fleet 127.0.0.1:7233     on Temporal (`goatherd up` sa
 
 from __future__ import annotations
 
-import asyncio
 import math
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import field
 from secrets import token_hex
@@ -16,6 +14,7 @@ from typing import Any
 
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from examples.running import run_example
 from goatherd.actors import (
     ActorFailed,
     Behavior,
@@ -205,5 +204,4 @@ async def on_temporal(address: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    told = asyncio.run(on_temporal(sys.argv[1]) if len(sys.argv) > 1 else in_this_process())
-    print("\n".join(told))
+    run_example(in_this_process, on_temporal)

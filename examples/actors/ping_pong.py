@@ -6,12 +6,11 @@ python -m examples.actors.ping_pong 127.0.0.1:7233     on Temporal (`goatherd up
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from secrets import token_hex
 
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from examples.running import run_example
 from goatherd.actors import Behavior, Context, LocalSystem, Ref, Request, behavior, message
 from goatherd.actors.durable import ActorSystem, DurableActor, actor
 from goatherd.contracts.model import Contract
@@ -106,9 +105,14 @@ async def on_temporal(address: str, hits: int) -> tuple[int, int]:
         return hit, events
 
 
+async def rally_in_this_process() -> list[str]:
+    return [f"{await in_this_process(1_000)} hits"]
+
+
+async def rally_on_temporal(address: str) -> list[str]:
+    hit, events = await on_temporal(address, 1_000)
+    return [f"{hit} hits, {events} events"]
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        hit, events = asyncio.run(on_temporal(sys.argv[1], 1_000))
-        print(f"{hit} hits, {events} events")
-    else:
-        print(f"{asyncio.run(in_this_process(1_000))} hits")
+    run_example(rally_in_this_process, rally_on_temporal)

@@ -114,6 +114,7 @@ def test_up_holds_none_of_the_servers_libraries() -> None:
         (["api"], {}, "--temporal (GOATHERD_TEMPORAL) and --mongo-uri (GOATHERD_MONGO_URI)"),
         (["worker"], {}, "--pool"),
         (["worker", "--pool", "cooks"], {}, "cooks"),
+        (["worker", "--pool", "inference", "--actors", "nosuch"], {}, "add --pool actors"),
         (["dance"], {}, "dance"),
     ],
 )

@@ -12,6 +12,9 @@ import pytest
 from activities.backends.mongo_client import connect
 from activities.backends.mongo_journal import MongoJournal
 from examples.actors import bank
+from goatherd.actors import LocalSystem
+from goatherd.actors.persistence import MemoryJournal
+from goatherd.errors import Invalid
 from tests.servers import embedded_store, free_port
 from tests.temporal import temporal_server
 
@@ -48,7 +51,17 @@ async def test_the_account_on_temporal_with_its_journal_in_the_store(journal: Mo
     assert events == ["Opened", "Deposited", "Withdrawn", "Withdrawn", "Closed"]
 
 
-@pytest.mark.parametrize("example", ["bank", "tickets"])
+async def test_an_amount_is_more_than_nothing() -> None:
+    async with LocalSystem(journal=MemoryJournal()) as system:
+        account = system.spawn(bank.AccountBehavior("7"), "account")
+        await system.ask(account, bank.Open("Ada"))
+        for amount in (bank.Deposit(-5), bank.Withdraw(-5), bank.Withdraw(0)):
+            with pytest.raises(Invalid):
+                await system.ask(account, amount)
+        assert await system.ask(account, bank.Balance()) == 0
+
+
+@pytest.mark.parametrize("example", ["bank", "fleet", "ping_pong", "tickets"])
 async def test_an_example_says_in_one_line_that_nobody_answers(example: str) -> None:
     address = f"127.0.0.1:{free_port()}"
     process = await create_subprocess_exec(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, overload
 from uuid import uuid4
 
 from temporalio.client import (
     Client,
+    RPCTimeoutOrCancelledError,
     WithStartWorkflowOperation,
     WorkflowExecutionStatus,
     WorkflowUpdateFailedError,
@@ -24,7 +27,7 @@ from goatherd.actors._message import Request, answer_type
 from goatherd.actors._wire import adapter
 from goatherd.actors.durable import _protocol as protocol
 from goatherd.actors.durable._definition import DurableActor
-from goatherd.actors.durable._lane import Lane, Sent, gone
+from goatherd.actors.durable._lane import Lane, Sent, gone, late
 from goatherd.actors.durable._sharded import ShardedEntity
 from goatherd.contracts.model import Contract
 from goatherd.errors import GoatherdError
@@ -118,7 +121,12 @@ class ActorSystem:
         lane = self._lanes.get(entity_id)
         if lane is None:
             lane = self._lanes[entity_id] = Lane(
-                self.client, entity_id, self._name, together=together, start=start
+                self.client,
+                entity_id,
+                self._name,
+                task_queue=self.task_queue,
+                together=together,
+                start=start,
             )
         try:
             return await lane.submit(sent)
@@ -239,8 +247,9 @@ class Entity(Generic[Start]):
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             task_timeout=TASK_TIMEOUT,
         )
-        try:
-            return await self._system.client.execute_update_with_start_workflow(
+        # A task of its own: the client makes a timeout of what cancels it, also if its asker was cancelled.
+        asking = asyncio.ensure_future(
+            self._system.client.execute_update_with_start_workflow(
                 type(sent.message).__name__,
                 sent.message,
                 start_workflow_operation=operation,
@@ -248,11 +257,30 @@ class Entity(Generic[Start]):
                 result_type=answer_type(type(sent.message)),
                 rpc_timeout=timedelta(seconds=sent.timeout_s),
             )
+        )
+        # What the start comes to is told twice, by the call and here.
+        started = asyncio.ensure_future(operation.workflow_handle())
+        for task in (asking, started):
+            task.add_done_callback(_retrieved)
+        asking.add_done_callback(lambda _: started.cancel())
+        deadline = asyncio.get_running_loop().time() + sent.timeout_s
+        try:
+            await asyncio.wait((asking,), timeout=sent.timeout_s)
+            if asking.done():
+                return asking.result()
         except WorkflowAlreadyStartedError as error:
             raise ActorStopped(f"{self.id!r} has stopped.") from error
+        except RPCTimeoutOrCancelledError:
+            pass
         except (WorkflowUpdateFailedError, RPCError):
             # It is there now, or something is in the way: the usual path tells, and counts it once.
-            return await self._system.submit(self.id, sent, together=self.kind.most_together)
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s > 0:
+                sent = replace(sent, timeout_s=left_s)
+                return await self._system.submit(self.id, sent, together=self.kind.most_together)
+        finally:
+            asking.cancel()
+        raise late(self.id, sent.timeout_s, self._system.task_queue)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entity) and other.id == self.id
@@ -361,6 +389,12 @@ class Resident:
 
     def __repr__(self) -> str:
         return f"<{self.kind.entity_type} {self.id}>"
+
+
+def _retrieved(task: asyncio.Future[Any]) -> None:
+    """Nobody else may ask for what it failed with."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _translated(error: RPCError, entity_id: str) -> GoatherdError:

@@ -79,7 +79,8 @@ def actor(name: str, *messages: type[Any]) -> Callable[[Class], Class]:
     request an update too. Queries can be added as in any workflow.
 
     Raises:
-        TypeError: two messages have the same name, or a request does not say what its answer is.
+        TypeError: two messages have the same name, a request does not say what its answer is, or what the
+            actor starts with is no `Contract`.
     """
 
     def make(cls: Class) -> Class:
@@ -126,7 +127,13 @@ def workflow_type(
 def _start_type(cls: type[Any]) -> type[Contract]:
     for base in getattr(cls, "__orig_bases__", ()):
         if get_origin(base) is DurableActor:
-            kind: type[Contract] = get_args(base)[0]
+            kind = get_args(base)[0]
+            if not (inspect.isclass(kind) and issubclass(kind, Contract)):
+                raise TypeError(
+                    f"{cls.__name__} starts with {getattr(kind, '__name__', kind)}, which is no Contract. It "
+                    "is the workflow's input: derive it from goatherd.contracts.model.Contract, and give "
+                    "each field a default."
+                )
             return kind
     raise TypeError(f"{cls.__name__} must be a DurableActor[...] of what it starts with.")
 

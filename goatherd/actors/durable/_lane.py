@@ -290,7 +290,7 @@ def gone(actor_id: str) -> ActorStopped:
 
 def late(actor_id: str, timeout_s: float, task_queue: str) -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"{actor_id!r} gave no answer within {timeout_s:g} s. If it never does: perhaps no worker serves the task "
-        f"queue {task_queue!r}, or its workflow task fails, of which the worker's log tells. The request may be "
-        "applied all the same: repeated with the same id, it counts once."
+        f"{actor_id!r} gave no answer within {timeout_s:g} s. If it never does: perhaps no worker serves the "
+        f"task queue {task_queue!r}, or its workflow task fails, of which the worker's log tells. The "
+        "request may be applied all the same: repeated with the same id, it counts once."
     )

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from goatherd.actors.durable import ActorSystem
 from goatherd.errors import GoatherdError
+from goatherd.leaving import leave
 from tests.actors.durable.accounts import (
     RELEASES,
     Account,
@@ -146,3 +147,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave()  # Temporal's threads may abort an interpreter that ends.

@@ -14,6 +14,7 @@ from temporalio.worker import Worker
 from goatherd.actors.durable import ActorSystem, JournalActivities
 from goatherd.actors.persistence import MemoryJournal
 from goatherd.errors import GoatherdError
+from goatherd.leaving import leave
 from tests.actors.durable.vaults import Fill, Lock, OpenVault, Put, Shut, Unlock, VaultActor, ring
 from tests.histories import record
 from tests.temporal import temporal_server
@@ -62,3 +63,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave()  # Temporal's threads may abort an interpreter that ends.
