@@ -67,8 +67,9 @@ def create(
     """Makes a task of a file with a subtask a line.
 
     A line is a JSON object with `input` (and title, labels, priority, requires, key, depends_on), or any
-    other JSON value, which is the input. All lines are checked before anything is sent. After a crash, the
-    same command goes on where it stopped and adds nothing twice. The task's id goes to stdout.
+    other JSON value, which is the input. All lines are checked before anything is sent: numbers have up to
+    64 bits, and nesting is up to 64 deep. After a crash, the same command goes on where it stopped and adds
+    nothing twice. The task's id goes to stdout.
     """
     from goatherd.terminal._task_create import Order
     from goatherd.terminal._task_run import create_task, title_of
@@ -103,7 +104,11 @@ def work(
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(metavar="'PROGRAM …'", help="Runs it for each: input on stdin, result from stdout."),
+        typer.Option(
+            metavar="'PROGRAM …'",
+            help="Runs it for each: input on stdin, result from stdout. It is no shell: for pipes, variables "
+            "and the like, write sh -c '…'.",
+        ),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Of programs at a time.")] = 1,
     stay: Annotated[bool, typer.Option("--stay", help="Waits for more when all is done.")] = False,

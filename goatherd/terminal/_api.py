@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 RETRY_S = 0.2
 _RETRY_MAX_S = 3.0
 _PASSING = frozenset({429, 502, 503, 504})
+IN_USE = "idempotency-key-in-use"
+IN_USE_S = 60.0
+"""How long a key may be in use: the API that had it may have died, and then the next takes its claim over
+(after some 20 s, unless it is set up to wait for longer)."""
 # The API pings a quiet stream more often than that.
 _STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
 
@@ -30,6 +34,11 @@ class Refused(Exception):
         super().__init__(text)
         self.status = status
         self.code = code
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may well be answered otherwise a little later."""
+        return self.status in _PASSING or self.code == IN_USE
 
 
 class Unreachable(Exception):
@@ -197,15 +206,19 @@ class Api:
         params: dict[str, Any] | None = None,
         once: bool | str = False,
     ) -> httpx.Response:
-        """`once`: with an Idempotency-Key, of this call's own or the one given."""
+        """`once`: with an Idempotency-Key, of this call's own or the one given. While that is in use,
+        perhaps by this very call before the line broke, it is asked again for `IN_USE_S`, whatever the
+        patience: what was done under it is known to nobody else."""
         headers = {"accept": "application/json"}
         if once:
             headers["idempotency-key"] = once if isinstance(once, str) else secrets.token_hex(16)
         started = asyncio.get_running_loop().time()
         delay = self.retry_s
         told = False
+        busy_since: float | None = None
         while True:
             wait = delay
+            busy = False
             try:
                 response = await self._http.request(method, path, json=json, params=params, headers=headers)
             except httpx.UnsupportedProtocol as error:
@@ -215,13 +228,19 @@ class Api:
             else:
                 if response.is_success:
                     return response
-                failure = _refusal(response)
-                if response.status_code not in _PASSING:
-                    raise failure
+                failure = refusal = _refusal(response)
+                if not refusal.passing:
+                    raise refusal
+                busy = bool(once) and refusal.code == IN_USE
                 wait = max(delay, _retry_after(response))
-            if self.patience_s is not None:
-                left = self.patience_s - (asyncio.get_running_loop().time() - started)
-                if left <= wait:
+            now = asyncio.get_running_loop().time()
+            if busy:
+                busy_since = now if busy_since is None else busy_since
+                if now - busy_since + wait > IN_USE_S:
+                    raise failure
+            else:
+                busy_since = None
+                if self.patience_s is not None and self.patience_s - (now - started) <= wait:
                     raise failure
             if not told:
                 told = True

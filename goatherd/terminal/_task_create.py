@@ -8,12 +8,12 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 from goatherd.terminal._api import Refused, Unreachable
 from goatherd.terminal._screen import Screen
@@ -21,11 +21,7 @@ from goatherd.terminal._task_api import TaskApi, TaskView
 from goatherd.terminal._task_bar import Meter
 from goatherd.terminal._task_lines import Batch, batches, check
 
-T = TypeVar("T")
-
 _IN_MEMORY = 8_000_000
-_BUSY_TRIES = 60
-_BUSY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +57,14 @@ async def create(api: TaskApi, screen: Screen, meter: Meter, file: BinaryIO, ord
         BadLine: before anything is sent.
     """
     checked = check(file)
+    if checked.doubt is not None:
+        screen.notice(checked.doubt)
     if order.task is not None:
         task = await api.task(order.task)
     else:
         about = json.dumps([checked.digest, order.settings, order.requires], sort_keys=True)
         key = token_hex(16) if order.anew else hashlib.sha256(about.encode()).hexdigest()[:40]
-        task = await _patiently(lambda: api.create_task(order.settings, key=f"create-{key}"))
+        task = await api.create_task(order.settings, key=f"create-{key}")
     screen.notice(f"Task {task.id}: {checked.lines:,} subtasks.")
     if task.callback is not None and task.callback.secret is not None:
         screen.notice(f"Its callback is signed with {task.callback.secret}: keep it, it is not shown again.")
@@ -88,7 +86,7 @@ async def _add(api: TaskApi, task: str, batch: Batch, requires: list[str], ids: 
     about = f"{task}/{batch.digest}/{','.join(requires)}"
     key = f"add-{hashlib.sha256(about.encode()).hexdigest()[:40]}"
     try:
-        created = await _patiently(lambda: api.add(task, subtasks, key=key))
+        created = await api.add(task, subtasks, key=key)
     except Refused as refusal:
         where = f"Lines {batch.first_line:,} to {batch.last_line:,}: {refusal}"
         raise Refused(where, status=refusal.status, code=refusal.code) from refusal
@@ -105,15 +103,3 @@ def _completed(subtask: dict[str, Any], requires: list[str], ids: Mapping[str, s
     if subtask.get("depends_on"):
         more["depends_on"] = [ids.get(name, name) for name in subtask["depends_on"]]
     return {**subtask, **more}
-
-
-async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Waits for the answer of the same request that somebody, perhaps we before a crash, has under way."""
-    for _ in range(_BUSY_TRIES):
-        try:
-            return await call()
-        except Refused as refusal:
-            if refusal.code != "idempotency-key-in-use":
-                raise
-        await asyncio.sleep(_BUSY_S)
-    return await call()

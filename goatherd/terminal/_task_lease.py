@@ -63,12 +63,7 @@ class Lease:
     async def release(self) -> None:
         """Costs no attempt. If it can't be told, the lease runs out by itself."""
         self._settled = True
-        try:
-            await self._api.patient(_FAREWELL_S).release(self._task, self.assignment)
-        except Refused:
-            pass  # It was over already.
-        except Unreachable as error:
-            self._api.notice(f"{self.assignment.subtask} is not given back ({error}): its lease runs out.")
+        await give_back(self._api, self._task, self.assignment)
 
     async def _beat(self) -> None:
         while True:
@@ -78,7 +73,7 @@ class Lease:
             except Unreachable:
                 continue
             except Refused as refusal:
-                if refusal.status >= 500 or refusal.status == 429:
+                if refusal.status >= 500 or refusal.passing:
                     continue
                 self._end(str(refusal))
                 return
@@ -89,3 +84,16 @@ class Lease:
     def _end(self, why: str) -> None:
         if not self.over.done():
             self.over.set_result(why)
+
+
+async def give_back(api: TaskApi, task: str, assignment: AssignmentView) -> None:
+    """So that others can have it at once. It costs no attempt, and raises nothing: if it can't be told, the
+    lease runs out by itself."""
+    try:
+        await api.patient(_FAREWELL_S).release(task, assignment)
+    except Refused as refusal:
+        if refusal.passing or refusal.status >= 500:
+            api.notice(f"{assignment.subtask} is not given back ({refusal}): its lease runs out.")
+        # Else it was over already.
+    except Unreachable as error:
+        api.notice(f"{assignment.subtask} is not given back ({error}): its lease runs out.")

@@ -24,7 +24,7 @@ from goatherd.terminal._chat import INTERRUPTED
 from goatherd.terminal._input import Lines, _keys
 from goatherd.terminal._run import _ELSEWHERE, _PIPE_PATIENCE_S, _is_loopback
 from goatherd.terminal._screen import Pipe, Screen, Terminal
-from goatherd.terminal._task_api import ENDED, TaskApi
+from goatherd.terminal._task_api import ENDED, CountsView, TaskApi
 from goatherd.terminal._task_bar import meter_for
 from goatherd.terminal._task_command import Program
 from goatherd.terminal._task_create import Order, create, opened
@@ -39,6 +39,8 @@ _TIMEOUT_S = 60.0
 _CONNECTIONS = 256
 _USAGE = 2
 _UNREACHABLE = 1
+_NO_SHELL = "--command is no shell: for one, write sh -c '…'."
+_REQUEUED = ("dead", "failed", "cancelled")
 
 Action = Callable[[TaskApi, Screen], Awaitable[int]]
 
@@ -66,9 +68,13 @@ def create_task(url: str, path: str, order: Order) -> int:
 def work_task(url: str, terms: Terms, *, command: str | None = None, concurrency: int = 1) -> int:
     """Works on a task: a program, or the person at the terminal or behind the pipe."""
     if command is not None:
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            sys.stderr.write(f"{command!r} can't be told into words: {error}.\n")
+            return _USAGE
         if not words or shutil.which(words[0]) is None:
-            sys.stderr.write(f"There is no program {command!r}.\n")
+            sys.stderr.write(f"There is no program {words[0] if words else command!r}. {_NO_SHELL}\n")
             return _USAGE
 
         async def run_program(api: TaskApi, screen: Screen) -> int:
@@ -139,16 +145,24 @@ def change(url: str, what: str, task: str, statuses: list[str] | None = None) ->
     """`cancel`, `pause`, `resume` or `requeue`: what it has become is said."""
 
     async def act(api: TaskApi, screen: Screen) -> int:
-        more = ""
         if what == "requeue":
-            more = f"; {await api.requeue(task, statuses or ['dead']):,} requeued"
+            asked = statuses or ["dead"]
+            requeued = await api.requeue(task, asked)
+            now = await api.task(task)
+            screen.notice(f"{requeued:,} requeued{'' if requeued else _others(now.counts, asked)}")
         else:
             await {"cancel": api.cancel_task, "pause": api.pause, "resume": api.resume}[what](task)
-        now = await api.task(task)
-        screen.notice(f"{now.id} is {now.status}{more}: {now.counts.told() or 'no subtasks'}.")
+            now = await api.task(task)
+        screen.notice(f"{now.id} is {now.status}: {now.counts.told() or 'no subtasks'}.")
         return 0
 
     return _run(url, act)
+
+
+def _others(counts: CountsView, asked: list[str]) -> str:
+    """What could be requeued, but was not asked for."""
+    left = {status: getattr(counts, status) for status in _REQUEUED if status not in asked}
+    return "".join(f"; {count:,} are {status}: --status {status}" for status, count in left.items() if count)
 
 
 # -- how they run

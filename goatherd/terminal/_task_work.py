@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from goatherd.terminal._api import Refused
+from goatherd.terminal._api import IN_USE, Refused
 from goatherd.terminal._screen import Screen
 from goatherd.terminal._task_api import ENDED, AssignmentView, TakenView, TaskApi
-from goatherd.terminal._task_lease import LOST, Lease
+from goatherd.terminal._task_lease import LOST, Lease, give_back
 from goatherd.waiting import put_down
 
 WAIT_S = 3.0
@@ -20,6 +20,8 @@ WAIT_S = 3.0
 has to be given back. The server answers at once when there is something."""
 _GRACE_S = 1.0
 _MOST_AT_ONCE = 100
+_LAST_LINES = 5
+_UNANSWERED = "A request for work is unanswered: what it may have got comes back when its lease runs out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +74,35 @@ class Work:
         self._stopped = asyncio.Event()
         self._skipped: set[str] = set()
         self._told: str | None = None
+        self._broken: Exception | None = None
         self.tally: Counter[str] = Counter()
 
     def stop(self) -> None:
         self._stopped.set()
 
     async def run(self, concurrency: int = 1) -> None:
-        """Until the task is done, the one who answers has left, or it is stopped. Raises `Refused`."""
+        """Until the task is done, the one who answers has left, or it is stopped.
+
+        Raises `Refused`, once all that is held has been given back.
+        """
         task = await self._api.task(self._terms.task)
         self._lease_s = self._terms.lease_s or task.lease_s
         self._screen.notice(f"“{task.title}”: {task.counts.told() or 'nothing yet'}.")
-        try:
-            async with asyncio.TaskGroup() as slots:
-                for _ in range(concurrency):
-                    slots.create_task(self._slot())
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with asyncio.TaskGroup() as slots:
+            for _ in range(concurrency):
+                slots.create_task(self._guarded_slot())
+        if self._broken is not None:
+            raise self._broken
         if self.tally:
             self._screen.notice(", ".join(f"{count:,} {what}" for what, count in sorted(self.tally.items())))
+
+    async def _guarded_slot(self) -> None:
+        """What breaks one stops all, in order: the others may have work, or be asking for some."""
+        try:
+            await self._slot()
+        except Exception as error:
+            self._broken = self._broken or error
+            self.stop()
 
     async def _slot(self) -> None:
         while (assignment := await self._next()) is not None:
@@ -151,9 +164,14 @@ class Work:
             if not take.done():
                 await asyncio.wait({take}, timeout=WAIT_S + _GRACE_S)
             if not take.done():
+                self._screen.notice(_UNANSWERED)
                 return None
             return take.result()
         except Refused as refusal:
+            if refusal.code == IN_USE:
+                # Longer than any claim lasts: what it may have got comes back when its lease runs out.
+                self._screen.notice(_UNANSWERED)
+                return None if self._stopped.is_set() else await self._take()
             if refusal.code != "task-closed":
                 raise
             self._tell(str(refusal))
@@ -172,7 +190,7 @@ class Work:
             chosen = None
         for other in assignments:
             if other is not chosen:
-                await self._api.release(self._terms.task, other)
+                await give_back(self._api, self._terms.task, other)
         return chosen
 
     async def _pause(self, seconds: float) -> None:
@@ -185,9 +203,15 @@ class Work:
     async def _settle(self, lease: Lease, outcome: Outcome) -> None:
         subtask = lease.assignment.subtask
         try:
-            await self._report(lease, outcome)
+            while True:
+                try:
+                    return await self._report(lease, outcome)
+                except Refused as refusal:
+                    if refusal.code != IN_USE or lease.over.done():
+                        raise
+                    await asyncio.sleep(self._api.retry_s)
         except Refused as refusal:
-            if refusal.code in (LOST, "invalid-transition", "task-closed"):
+            if refusal.code in (IN_USE, LOST, "invalid-transition", "task-closed"):
                 self._screen.problem(f"{subtask}: too late. {refusal}")
                 self.tally["lost"] += 1
                 return
@@ -207,7 +231,8 @@ class Work:
             case Failed(code, message, retryable):
                 status = await lease.fail(code, message, retryable=retryable)
                 self.tally["failed"] += 1
-                self._screen.notice(f"{subtask}: failed ({code}), now {status}")
+                said = [f"\n    {line}" for line in message.splitlines()[-_LAST_LINES:]]
+                self._screen.notice(f"{subtask}: failed ({code}), now {status}{''.join(said)}")
             case Skipped():
                 self._skipped.add(subtask)
                 self.tally["skipped"] += 1

@@ -50,7 +50,9 @@ class Item:
 
 @dataclass
 class FakeTasks:
-    """`failures` are the next answers to additions; `lose` and `cancelling` are what heartbeats are told."""
+    """`failures` are the next answers to additions, `take_failures` those to takes (the first of which is
+    done all the same, and its answer lost), `refusals` those to reports, heartbeats and releases; `lose` and
+    `cancelling` are what heartbeats are told."""
 
     items: list[Item] = field(default_factory=list)
     settings: dict[str, Any] | None = None
@@ -59,7 +61,11 @@ class FakeTasks:
     lose: bool = False
     cancelling: bool = False
     failures: list[Response] = field(default_factory=list)
+    take_failures: list[Response] = field(default_factory=list)
+    refusals: list[Response] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    take_keys: list[str] = field(default_factory=list)
+    takes: dict[str, dict[str, Any]] = field(default_factory=dict)
     known: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -180,7 +186,15 @@ class FakeTasks:
         return JSONResponse(self._item(request).document())
 
     async def take(self, request: Request) -> Response:
-        body = await request.json()
+        key = request.headers["idempotency-key"]
+        self.take_keys.append(key)
+        if key not in self.takes:
+            self.takes[key] = await self._take(await request.json())
+        if self.take_failures:
+            return self.take_failures.pop(0)
+        return JSONResponse(self.takes[key])
+
+    async def _take(self, body: dict[str, Any]) -> dict[str, Any]:
         free = [item for item in self.items if item.status == "pending"][: body["max"]]
         if self.status in ("paused", "cancelled"):
             free = []
@@ -205,11 +219,13 @@ class FakeTasks:
             self.taken.set()
         document = self.document()
         task = {name: document[name] for name in ("id", "status", "counts")}
-        return JSONResponse({"assignments": assignments, "task": task})
+        return {"assignments": assignments, "task": task}
 
     async def report(self, request: Request) -> Response:
         item, body = self._item(request), await request.json()
         self.calls.append(f"{body['status']} {item.number}")
+        if self.refusals:
+            return self.refusals.pop(0)
         if item.token is None or body["lease_token"] != item.token:
             return problem(409, "lease-lost", "The lease is over.")
         item.token = None
@@ -221,6 +237,8 @@ class FakeTasks:
         item = self._item(request)
         self.calls.append(f"beat {item.number}")
         self.beaten.release()
+        if self.refusals:
+            return self.refusals.pop(0)
         if self.lose:
             item.status, item.token, self.lose = "pending", None, False
             item.attempt += 1
@@ -232,6 +250,8 @@ class FakeTasks:
     async def release(self, request: Request) -> Response:
         item = self._item(request)
         self.calls.append(f"release {item.number}")
+        if self.refusals:
+            return self.refusals.pop(0)
         item.status, item.token = "pending", None
         await self.tell("subtask.released", item)
         return JSONResponse({"object": "subtask.report", "subtask": item.id, "status": "pending"})

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from goatherd.terminal._api import Refused
+from goatherd.terminal._api import IN_USE, Refused
 from goatherd.terminal._screen import Pipe
 from goatherd.terminal._task_api import AssignmentView, TaskApi
 from goatherd.terminal._task_bar import LineMeter, Rate, duration
@@ -23,7 +23,7 @@ from goatherd.terminal._task_lines import BadLine
 from goatherd.terminal._task_person import Person
 from goatherd.terminal._task_show import list_tasks, results
 from goatherd.terminal._task_watch import JsonView, LineView, Sight, watch
-from goatherd.terminal._task_work import Answering, Completed, Outcome, Terms, Work
+from goatherd.terminal._task_work import Answering, Completed, Left, Outcome, Terms, Work
 from tests.terminal.conftest import served
 from tests.terminal.server import problem
 from tests.terminal.task_server import TASK, FakeTasks
@@ -100,11 +100,32 @@ async def test_what_was_broken_off_goes_on_where_it_stopped(desk: Desk) -> None:
     assert [item.spec["input"] for item in desk.fake.items] == [str(number) for number in range(1_500)]
 
 
-async def test_a_request_that_is_under_way_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("goatherd.terminal._task_create._BUSY_S", 0.01)
-    desk.fake.failures = [problem(409, "idempotency-key-in-use", "Still at it.")] * 3
+async def test_a_request_that_is_under_way_is_waited_for(desk: Desk) -> None:
+    desk.fake.failures = [problem(409, IN_USE, "Still at it.")] * 3
     await desk.create('"one"\n')
     assert len(desk.fake.items) == 1
+
+
+async def test_a_key_in_use_is_asked_for_longer_than_patience_lasts(desk: Desk) -> None:
+    desk.api.patience_s = 0.0
+    desk.fake.failures = [problem(409, IN_USE, "Still at it.", **{"retry-after": "1"})]
+    begun = asyncio.get_running_loop().time()
+    await desk.create('"one"\n')
+    assert asyncio.get_running_loop().time() - begun >= 1
+    assert len(desk.fake.items) == 1
+
+
+@pytest.mark.parametrize("text", ["", "\n  \n"])
+async def test_a_file_without_subtasks_makes_no_task(desk: Desk, text: str) -> None:
+    with pytest.raises(BadLine, match="there is no subtask, and nothing is sent"):
+        await desk.create(text)
+    assert desk.fake.settings is None
+
+
+async def test_what_may_be_meant_otherwise_is_said(desk: Desk) -> None:
+    await desk.create('{"text": "a", "label": "b"}\n{"text": "c", "label": "d"}\n')
+    said = desk.err.getvalue()
+    assert "no 'input': all of it is taken as the input (2 lines are like that)" in said
 
 
 async def test_another_file_other_settings_and_new_are_other_tasks(desk: Desk) -> None:
@@ -222,6 +243,79 @@ async def test_stopping_gives_back_what_is_held(desk: Desk) -> None:
     assert sorted(desk.fake.calls) == ["release 1", "release 2"]
 
 
+# -- work, when the API does not do well
+
+
+async def test_a_take_whose_key_is_in_use_is_asked_for_again_under_that_key(desk: Desk) -> None:
+    desk.fake.put("one")
+    desk.fake.take_failures = [problem(503, "unavailable", "Gone."), *[problem(409, IN_USE, "Running.")] * 3]
+    await desk.work(desk.person("answer")).run()
+    assert desk.fake.items[0].result == "answer"
+    assert len(set(desk.fake.take_keys[:5])) == 1
+
+
+async def test_a_key_in_use_for_longer_than_any_claim_ends_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("goatherd.terminal._api.IN_USE_S", 0.0)
+    desk.fake.take_failures = [problem(409, IN_USE, "Running.")]
+    desk.fake.put("one", "two")
+    got: list[str] = []
+
+    async def answer(assignment: AssignmentView) -> Outcome:
+        got.append(assignment.input)
+        return Left()
+
+    await desk.work(answer).run()
+    assert got == ["two"]
+    assert len(set(desk.fake.take_keys[:2])) == 2
+
+
+async def test_reports_and_releases_are_sent_again_when_they_are_told_to_wait(desk: Desk) -> None:
+    desk.fake.put("one")
+    desk.fake.refusals = [problem(409, IN_USE, "Running.")] * 2
+    await desk.work(desk.person("/skip", "answer")).run()
+    assert desk.fake.calls == ["release 1"] * 3 + ["completed 1"]
+    desk.fake.put("two")
+    desk.fake.refusals = [problem(409, IN_USE, "Running.")] * 2
+    await desk.work(desk.person("answer")).run()
+    assert desk.fake.calls[4:] == ["completed 2"] * 3
+    assert desk.fake.items[1].result == "answer"
+
+
+async def test_a_heartbeat_that_is_told_to_wait_does_not_end_the_work(desk: Desk) -> None:
+    desk.fake.put("one")
+    desk.fake.refusals = [problem(409, IN_USE, "Running.")]
+
+    async def answer(assignment: AssignmentView) -> Outcome:
+        for _ in range(2):
+            await desk.fake.beaten.acquire()
+        return Completed("mine")
+
+    await desk.work(answer, lease_s=0.3).run()
+    assert desk.fake.items[0].result == "mine"
+
+
+async def test_what_one_slot_is_refused_for_good_ends_all_and_gives_back_what_they_have(desk: Desk) -> None:
+    desk.fake.put("one", "two")
+    working = asyncio.Semaphore(0)
+
+    async def answer(assignment: AssignmentView) -> Outcome:
+        working.release()
+        if assignment.input == "two":
+            return Completed("two")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    running = asyncio.create_task(desk.work(answer).run(2))
+    await working.acquire()
+    desk.fake.take_failures = [problem(403, "forbidden", "Not any more.")] * 2
+    with pytest.raises(Refused, match="Not any more"):
+        await running
+    assert "release 1" in desk.fake.calls
+    assert desk.fake.leased() == []
+
+
 # -- work, by a program
 
 
@@ -237,6 +331,15 @@ async def test_an_exit_code_is_a_failure_and_stderr_its_reason(desk: Desk) -> No
     desk.fake.put("one")
     await desk.work(program("import sys; sys.exit('no goat in it')")).run()
     assert desk.fake.items[0].error == {"code": "exit-1", "message": "no goat in it"}
+
+
+async def test_the_last_lines_of_stderr_are_shown_with_the_failure(desk: Desk) -> None:
+    desk.fake.put("one")
+    await desk.work(program("import sys; sys.exit('\\n'.join(f'line {n}' for n in range(9)))")).run()
+    said = desk.err.getvalue()
+    assert "failed (exit-1), now failed\n    line 4\n    line 5" in said
+    assert "line 8" in said
+    assert "line 3" not in said
 
 
 async def test_a_program_is_ended_when_the_task_is_cancelled(desk: Desk, tmp_path: Any) -> None:

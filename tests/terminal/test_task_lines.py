@@ -37,6 +37,17 @@ def test_a_line_with_input_says_it_all_and_any_other_is_the_input(line: bytes, s
         (b'"' + b"x" * 1_000_000 + b'"', "it has 1,000,002 bytes"),
         (b'{"input": 1, "depends_on": ["nobody"]}', "it depends on 'nobody'"),
         (b'{"input": 1, "key": "first"}', "line 1 has the `key` 'first' already"),
+        (b'{"input": 1, "key": "me", "depends_on": ["me"]}', "it depends on 'me'"),
+        (b"9223372036854775808", "a number has more than 64 bits: send it as a text"),
+        (b'{"input": {"n": [-9223372036854775809]}}', "a number has more than 64 bits"),
+        (b"1" * 5_000, "a number has more than 64 bits"),
+        (b"[1e999]", "a number is too large"),
+        (b"[" * 65 + b"]" * 65, "it is nested more than 64 deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "it is nested more than 64 deep"),
+        (rb'"\ud800"', "half of a surrogate pair"),
+        (b"[" + b",".join([b"1e15"] * 100_000) + b"]", "bytes as it is sent"),
+        (b'{"inputs": {"a": 1}}', "it has 'inputs', which is not 'input'"),
+        (b'{"Input": 1, "title": "t"}', 'write {"input": {'),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(line: bytes, why: str) -> None:
@@ -45,6 +56,30 @@ def test_a_bad_line_is_named_by_its_number(line: bytes, why: str) -> None:
         check(file)
     assert str(refused.value).startswith("Line 3: ")
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[9223372036854775807, -9223372036854775808, 1e300]",
+        b"[" * 64 + b"]" * 64,
+        rb'"\ud83d\udc10"',
+        b'{"input_text": "a", "output": "b"}',
+    ],
+)
+def test_what_the_api_takes_is_a_subtask(line: bytes) -> None:
+    checked = check(io.BytesIO(line))
+    assert (checked.lines, checked.doubt) == (1, None)
+
+
+def test_all_bad_lines_are_named_up_to_twenty_and_then_counted() -> None:
+    lines = [b"{", b'{"input": 1, "depends_on": ["of-a-bad-line"]}', *[b"NaN"] * 30]
+    with pytest.raises(BadLine) as refused:
+        check(io.BytesIO(b"\n".join(lines)))
+    told = str(refused.value).splitlines()
+    assert [line.partition(":")[0] for line in told[:3]] == ["Line 1", "Line 3", "Line 4"]
+    assert len(told) == 21
+    assert told[-1] == "11 more lines are wrong."
 
 
 def test_the_same_lines_give_the_same_batches_and_other_places_other_ones() -> None:

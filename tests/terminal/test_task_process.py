@@ -7,8 +7,13 @@ import json
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from goatherd.cli import app
 from tests.terminal.conftest import served
 from tests.terminal.task_server import TASK, FakeTasks
 
@@ -62,7 +67,11 @@ async def test_what_can_not_be_is_said_in_a_line(tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert err.startswith("Line 2: it is not JSON")
         assert (await _run(url, "create", str(tmp_path / "none.jsonl")))[0] == 2
-        assert (await _run(url, "work", TASK, "--command", "no-such-program-here"))[0] == 2
+        assert (await _run(url, "create", os.devnull))[0] == 2
+        assert fake.settings is None
+        code, _, err = await _run(url, "work", TASK, "--command", "no-such-program-here")
+        assert (code, "no shell" in err) == (2, True)
+        assert (await _run(url, "work", TASK, "--command", "echo 'half"))[0] == 2
         code, _, err = await _run(url, "show", "task_0")
         assert (code, err) == (1, "There is no such task.\n")
 
@@ -78,3 +87,26 @@ async def test_ctrl_c_gives_back_what_a_program_has() -> None:
         assert process.returncode == 130, err.decode()
     assert fake.leased() == []
     assert fake.items[0].status == "pending"
+
+
+async def test_requeue_says_what_it_was_not_asked_for() -> None:
+    fake = FakeTasks()
+    fake.put(1, 2, 3)
+    for item in fake.items:
+        item.status = "failed"
+    async with served(fake) as url:  # type: ignore[arg-type]
+        code, _, err = await _run(url, "requeue", TASK)
+        assert (code, err.splitlines()[0]) == (0, "0 requeued; 3 are failed: --status failed")
+        code, _, err = await _run(url, "requeue", TASK, "--status", "failed")
+        assert (code, err.splitlines()[0]) == (0, "3 requeued")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"]])
+def test_the_version_is_an_option_too(arguments: list[str]) -> None:
+    shown = CliRunner().invoke(app, arguments)
+    assert (shown.exit_code, shown.output) == (0, f"goatherd {version('goatherd')}\n")
+
+
+def test_help_says_that_a_command_is_no_shell() -> None:
+    shown = CliRunner().invoke(app, ["task", "work", "--help"], env={"COLUMNS": "200"})
+    assert "no shell" in shown.output
