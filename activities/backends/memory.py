@@ -74,7 +74,7 @@ class MemoryChatStore:
             if document is not None:
                 self._messages[event.message] = document
         self._end_sessions([event])
-        self._watchers.show(event)
+        self._show(event)
 
     def _end_sessions(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -88,10 +88,10 @@ class MemoryChatStore:
         if delta.n in self._deltas[delta.message]:
             raise Fenced(f"piece {delta.n} of message {delta.message!r} is another writer's")
         self._deltas[delta.message][delta.n] = delta
-        self._watchers.show(delta)
+        self._show(delta)
 
     async def publish(self, ephemeral: Ephemeral) -> None:
-        self._watchers.show(ephemeral)
+        self._show(ephemeral)
 
     # -- read
 
@@ -159,9 +159,12 @@ class MemoryChatStore:
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[FeedItem]]:
         return self._watchers.watch()
 
+    def _show(self, item: FeedItem) -> None:
+        self._watchers.show(item)
+
     def break_feeds(self) -> None:
         """For tests: every watcher gets a `Resync`, as after an outage that the store can't bridge."""
-        self._watchers.show(Resync())
+        self._show(Resync())
 
 
 def page_of(items: Iterable[Item], page: Page, position: Callable[[Item], str | int]) -> list[Item]:

@@ -10,26 +10,23 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Watchers(Generic[Item]):
-    """Each is shown all that comes while it watches."""
-
-    def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[Item | None]] = set()
+class Watchers(set["asyncio.Queue[Item | None]"], Generic[Item]):
+    """The queues of those who watch. Each is shown all that comes while it watches."""
 
     @asynccontextmanager
     async def watch(self) -> AsyncGenerator[AsyncIterator[Item]]:
         items: asyncio.Queue[Item | None] = asyncio.Queue()
-        self._queues.add(items)
+        self.add(items)
         try:
             yield _until_none(items)
         finally:
-            self._queues.discard(items)
+            self.discard(items)
             while not items.empty():
                 items.get_nowait()
             items.put_nowait(None)
 
     def show(self, item: Item) -> None:
-        for items in self._queues:
+        for items in self:
             items.put_nowait(item)
 
 

@@ -132,7 +132,7 @@ class MemoryTaskStore:
                 if not kept.closed or event.seq <= max(kept.events):
                     kept.events.setdefault(event.seq, event)
             await self.put_answers(list(all_told.answers.values()))
-            self._watchers.show(TaskNews(change.task, sorted(change.events, key=lambda event: event.seq)))
+            self._show(TaskNews(change.task, sorted(change.events, key=lambda event: event.seq)))
 
     async def close_task(self, task: str, status: str, reason: str, at: datetime) -> None:
         stored = await self.task(task)
@@ -163,7 +163,7 @@ class MemoryTaskStore:
             closed_at=at,
         )
         kept.closed = True
-        self._watchers.show(TaskNews(task, events))
+        self._show(TaskNews(task, events))
 
     # -- read
 
@@ -242,6 +242,9 @@ class MemoryTaskStore:
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[TaskFeedItem]]:
         return self._watchers.watch()
 
+    def _show(self, item: TaskFeedItem) -> None:
+        self._watchers.show(item)
+
     def break_feeds(self) -> None:
         """For tests: every watcher gets a `Resync`, as after an outage that the store can't bridge."""
-        self._watchers.show(Resync())
+        self._show(Resync())
