@@ -15,6 +15,7 @@ from api.frames import COMMENT, Cursor, Frame
 from api.routes import messages
 from api.socket import _METHODS
 from api.task_feed import TaskFeed
+from api.task_lines import Line
 from tests.api.conftest import House, build, make_settings
 
 SEED = 20_261_122
@@ -152,12 +153,17 @@ def test_a_property_based_tester_finds_nothing(monkeypatch: pytest.MonkeyPatch) 
     async def no_wait(*_: object) -> None:
         """Nobody makes the replies that are waited for."""
 
+    async def no_work(*_: object) -> bool:
+        """Nobody adds what a take would wait for."""
+        return False
+
     async def short(*_: object) -> AsyncGenerator[Frame]:
         """A stream that goes on is not waited for."""
         yield COMMENT
 
     monkeypatch.setattr(messages.chat_streams, "wait_for_reply", no_wait)
     monkeypatch.setattr(TaskFeed, "follow", short)
+    monkeypatch.setattr(Line, "wait", no_work)
     config = SchemathesisConfig.from_dict({"generation": {"max-examples": EXAMPLES}, "seed": SEED})
     # The tester calls itself `testserver`.
     app = build(make_settings(allowed_hosts=["testserver"]))[0]
