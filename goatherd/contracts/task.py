@@ -260,7 +260,6 @@ class Assignment(Contract):
 
 class TaskEventType(StrEnum):
     TASK_CREATED = "task.created"
-    TASK_UPDATED = "task.updated"
     TASK_PAUSED = "task.paused"
     TASK_RESUMED = "task.resumed"
     TASK_COMPLETED = "task.completed"
@@ -271,7 +270,6 @@ class TaskEventType(StrEnum):
     TASK_EXPIRED = "task.expired"
     TASK_CLOSED = "task.closed"
     SUBTASKS_CREATED = "subtasks.created"
-    SUBTASK_UPDATED = "subtask.updated"
     SUBTASK_UNBLOCKED = "subtask.unblocked"
     SUBTASK_LEASED = "subtask.leased"
     SUBTASK_PROGRESS = "subtask.progress"
