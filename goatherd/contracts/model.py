@@ -21,7 +21,7 @@ def _millis(value: datetime) -> datetime:
 
 def rfc3339(value: datetime) -> str:
     """`2026-11-22T15:53:00.123Z`: always UTC, always milliseconds, so that texts sort as times do."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
+    return value.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 # BSON keeps milliseconds; cutting at the door makes what is read equal to what was written.

@@ -270,6 +270,7 @@ class TaskEventType(StrEnum):
     TASK_EXPIRED = "task.expired"
     TASK_CLOSED = "task.closed"
     SUBTASKS_CREATED = "subtasks.created"
+    SUBTASK_UPDATED = "subtask.updated"
     SUBTASK_UNBLOCKED = "subtask.unblocked"
     SUBTASK_LEASED = "subtask.leased"
     SUBTASK_PROGRESS = "subtask.progress"
