@@ -94,7 +94,7 @@ class Book:
 
     def event(self, seq: int) -> TaskEvent:
         return TaskEvent.model_validate(
-            {"seq": seq, "type": "task.updated", "task": TASK, "ts": "2026-11-22T12:00:00Z"}
+            {"seq": seq, "type": "subtask.updated", "task": TASK, "ts": "2026-11-22T12:00:00Z"}
         )
 
     async def write(self, *numbers: int, last: int = 100) -> None:

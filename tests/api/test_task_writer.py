@@ -41,7 +41,7 @@ def store() -> Store:
 def add(writer: TaskWriter, task: str, *numbers: int) -> None:
     events = [
         TaskEvent.model_validate(
-            {"seq": seq, "type": "task.updated", "task": task, "ts": "2026-11-22T12:00:00Z"}
+            {"seq": seq, "type": "subtask.updated", "task": task, "ts": "2026-11-22T12:00:00Z"}
         )
         for seq in numbers
     ]
