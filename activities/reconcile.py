@@ -18,9 +18,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from activities.ports import ChatStore
-from goatherd.contracts.chat import Event, EventType, Failure, Message, Session
+from goatherd.contracts.chat import Delta, Event, EventType, Failure, Message, Session
 from goatherd.contracts.ids import derived_id
 from goatherd.contracts.model import Json
+from goatherd.errors import Fenced
 from goatherd.telemetry import get_logger
 from goatherd.temporal import is_gone, translate
 
@@ -152,8 +153,29 @@ async def end_read_side(store: ChatStore, session: str, reason: str) -> None:
 async def _left_over(store: ChatStore, session: str) -> Sequence[tuple[Message, str]]:
     left = []
     for message in await store.unfinished(session):
-        left.append((message, "".join(delta.text for delta in await store.deltas(message.id))))
+        left.append((message, await _cut_off(store, session, message.id)))
     return left
+
+
+async def _cut_off(store: ChatStore, session: str, message: str) -> str:
+    """What there is of a reply that is being written, and will stay all: whoever writes it has not heard yet
+    that the session ended, and finds the next piece taken, by an empty one."""
+    while True:
+        deltas = await store.deltas(message)
+        text = "".join(delta.text for delta in deltas)
+        end = Delta(
+            session=session,
+            message=message,
+            n=len(deltas),
+            offset=len(text),
+            text="",
+            ts=datetime.now(UTC),
+        )
+        try:
+            await store.put_delta(end)
+        except Fenced:
+            continue
+        return text
 
 
 def _closing(session: str, last: int, left: Sequence[tuple[Message, str]], reason: str) -> list[Event]:
