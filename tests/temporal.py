@@ -13,6 +13,8 @@ from temporalio.testing import WorkflowEnvironment
 
 from tests.servers import program
 
+PATIENCE_S = 60.0
+"""For an answer, on a machine that is busy with something else."""
 SEARCH_ATTRIBUTES = ["GoatherdOwner=Keyword", "GoatherdStatus=Keyword"]
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from goatherd.actors._behavior import Behavior, Setup, empty, name_of, same, stopped, unhandled
@@ -23,12 +22,12 @@ from goatherd.actors._errors import ActorFailed, DeathPact, MailboxFull, Unhandl
 from goatherd.actors._local_ref import LocalRef
 from goatherd.actors._mail import INTERNAL, Adapted, Envelope, Notice, Rang, Stopped
 from goatherd.actors._message import display
-from goatherd.actors._pending import Pending
 from goatherd.actors._ref import Ref
 from goatherd.actors._signals import POST_STOP, PRE_RESTART, ChildFailed, Signal, Terminated
 from goatherd.actors._states import RUNNING, SHUT, UNBOUNDED, Op, State
 from goatherd.actors._supervision import Record, Restart, Resume, Rule, decide
 from goatherd.actors._timers import Timer
+from goatherd.actors._watching import Watching
 from goatherd.errors import GoatherdError
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ _FAILURES = (Exception, CancelledError)
 """What a behavior may raise and be supervised for. Work that was cancelled raises the latter."""
 
 
-class Cell(Pending):
+class Cell(Watching):
     """See the module. Everything is called from the runtime's thread only."""
 
     __slots__ = (
@@ -70,8 +69,6 @@ class Cell(Pending):
         "state",
         "system",
         "waiting",
-        "watchers",
-        "watching",
     )
 
     def __init__(
@@ -104,8 +101,6 @@ class Cell(Pending):
         self.system: deque[Op] = deque()
         self.scheduled = False
         self.children: dict[str, Cell] = {}
-        self.watching: dict[str, tuple[Ref[Any], Any]] = {}
-        self.watchers: dict[str, Ref[Any]] = {}
         self.record = Record()
         self.failure: BaseException | None = None
         self.resume_at: float | None = None
@@ -393,16 +388,8 @@ class Cell(Pending):
         self.state = State.DEAD
         self._discard()
         self.runtime.forget(self)
-        for address, watcher in self.watchers.items():
-            cell = self.runtime.cell(watcher)
-            if cell is not None:
-                cause = self.failure if cell is self.parent else None
-                cell.watched_stopped(self.ref, cause)
-                for number in range(len(self.adapters)):
-                    cell.watched_stopped(self.adapter_at(number), cause)
-            else:
-                self.runtime.environment.tell_terminated(self.address, address)
         parent = self.parent
+        self._tell_watchers(parent, self.failure)
         if parent is not None and parent.state in (State.STOPPING, State.RESTARTING):
             parent._order(Op.CHECK)
         elif parent is None:
@@ -446,45 +433,6 @@ class Cell(Pending):
         """What was stashed comes next, in its order, before what is in the mailbox."""
         self.mailbox.extendleft(reversed(self.stash))
         self.stash.clear()
-
-    # -- watching
-
-    def addresses(self) -> Iterator[str]:
-        """Its own, and those of its adapters: all that it can be watched by."""
-        yield self.address
-        for number in range(len(self.adapters)):
-            yield f"{self.address}~{number}"
-
-    def watch(self, ref: Ref[Any], message: Any) -> None:
-        cell = self.runtime.owner(ref) or self.runtime.enter(ref.address)
-        if cell is self or self.limit == SHUT:
-            return
-        known = self.watching.get(ref.address)
-        if known is not None:
-            if known[1] != message:
-                raise ValueError(f"{ref.address} is watched otherwise already: unwatch it first.")
-            return
-        self.watching[ref.address] = (ref, message)
-        if cell is not None:
-            cell.watchers[self.address] = self.ref
-        elif self.runtime.is_local(ref):
-            self.deliver(Stopped(ref, None))
-        else:
-            self.runtime.environment.watch(ref, self.address)
-
-    def unwatch(self, ref: Ref[Any]) -> None:
-        if self.watching.pop(ref.address, None) is None:
-            return
-        cell = self.runtime.owner(ref)
-        if cell is not None:
-            if not any(address in self.watching for address in cell.addresses()):
-                cell.watchers.pop(self.address, None)
-        elif not self.runtime.is_local(ref):
-            self.runtime.environment.unwatch(ref, self.address)
-
-    def watched_stopped(self, ref: Ref[Any], cause: BaseException | None) -> None:
-        if ref.address in self.watching:
-            self.deliver(Stopped(ref, cause))
 
     # -- children
 

@@ -47,12 +47,16 @@ actor: its worker is told, and not the asker."""
 class ActorSystem:
     """The durable actors of a Temporal namespace. One a process: it is what groups messages.
 
-    `task_queue` is where actors that are started from here run.
+    `task_queue` is where actors that are started from here run; `ask_timeout_s`, how long an ask that does
+    not say waits for its answer.
     """
 
-    def __init__(self, client: Client, *, task_queue: str = "goatherd-actors") -> None:
+    def __init__(
+        self, client: Client, *, task_queue: str = "goatherd-actors", ask_timeout_s: float = 10.0
+    ) -> None:
         self.client = client
         self.task_queue = task_queue
+        self.ask_timeout_s = ask_timeout_s
         self._lanes: dict[str, Lane] = {}
         self._name = uuid4().hex
         self._numbers = itertools.count(1)
@@ -184,7 +188,7 @@ class Entity(Generic[Start]):
         request: Request[Answer],
         *,
         id: str | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float | None = None,
         start: Start | None = None,
     ) -> Answer:
         """The actor's answer. Repeated with the same `id`, the request counts once, and is answered the same.
@@ -201,7 +205,7 @@ class Entity(Generic[Start]):
             TypeError: the actor's type has no such request.
         """
         self._check(request)
-        sent = Sent(request, id or self._system.new_id(), timeout_s)
+        sent = Sent(request, id or self._system.new_id(), timeout_s or self._system.ask_timeout_s)
         if start is not None:
             answer = await self._ask_or_start(sent, start)
         else:
@@ -305,7 +309,7 @@ class Resident:
         self.shard = kind.address(entity_id).partition("/")[0]
 
     async def ask(
-        self, request: Request[Answer], *, id: str | None = None, timeout_s: float = 10.0
+        self, request: Request[Answer], *, id: str | None = None, timeout_s: float | None = None
     ) -> Answer:
         """The entity's answer; see `Entity.ask`. An `id` is one of this entity: another's may be the same.
 
@@ -319,7 +323,8 @@ class Resident:
             TypeError: its type has no such request.
         """
         self._check(request)
-        sent = Sent(request, self._id(id) or self._system.new_id(), timeout_s, self.id)
+        within = timeout_s or self._system.ask_timeout_s
+        sent = Sent(request, self._id(id) or self._system.new_id(), within, self.id)
         answer: Answer = await self._system.submit(
             self.shard, sent, together=self.kind.most_together, start=self._start
         )

@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from goatherd.actors.durable import ActorSystem, Entity
 from tests.actors.durable.accounts import Account, OpenAccount, double, wait_for_release
 from tests.actors.durable.offices import OfficeActor
-from tests.temporal import temporal_server
+from tests.temporal import PATIENCE_S, temporal_server
 
 
 @dataclass
@@ -53,6 +53,6 @@ def account_worker(client: Client, task_queue: str) -> Worker:
 
 @pytest.fixture
 async def bank(temporal: WorkflowEnvironment) -> AsyncIterator[Bank]:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     async with account_worker(temporal.client, system.task_queue):
         yield Bank(system, temporal.client)

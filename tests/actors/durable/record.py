@@ -27,7 +27,6 @@ from tests.actors.durable.accounts import (
     Total,
     Transfer,
     WatchOther,
-    WhoStopped,
     Withdraw,
 )
 from tests.actors.durable.conftest import account_worker
@@ -48,8 +47,9 @@ from tests.actors.durable.offices import (
     Whisper,
     Work,
 )
+from tests.actors.durable.watching import until_told
 from tests.histories import record
-from tests.temporal import eventually, temporal_server
+from tests.temporal import temporal_server
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -73,11 +73,7 @@ async def account(system: ActorSystem) -> str:
     await one.ask(Transfer(other.id, 5))
     await one.ask(WatchOther(lost.id))
     await lost.ask(Close())
-
-    async def told() -> bool:
-        return await one.ask(WhoStopped()) == [lost.id]
-
-    await eventually(told)
+    await until_told(one, lost.id)
     with suppress(GoatherdError):
         await one.ask(Transfer("acct-nobody", 5))
     with suppress(GoatherdError):

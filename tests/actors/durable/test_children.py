@@ -24,6 +24,7 @@ from tests.actors.durable.accounts import (
 )
 from tests.actors.durable.conftest import Bank
 from tests.actors.durable.offices import Hire, Ignore, Leave, Log, Note, Observe, OfficeActor, OpenOffice, Pay
+from tests.actors.durable.watching import until_closed
 from tests.temporal import cli, eventually
 
 
@@ -183,11 +184,7 @@ async def test_one_that_ran_out_of_its_time_counts_as_stopped(bank: Bank) -> Non
         execution_timeout=timedelta(seconds=1),
     )
     await office.ask(Observe(account.id))
-
-    async def over() -> bool:
-        return (await handle.describe()).status == WorkflowExecutionStatus.TIMED_OUT
-
-    await eventually(over)
+    await until_closed(handle, WorkflowExecutionStatus.TIMED_OUT)
     await (await obituaries(bank, account)).look()
     await logged(office, f"gone {account.id}")
 

@@ -32,6 +32,8 @@ from tests.actors.durable.offices import (
     Whisper,
     Work,
 )
+from tests.actors.durable.watching import until_closed
+from tests.histories import runs
 from tests.temporal import eventually
 
 NEVER = 1_000
@@ -41,16 +43,6 @@ async def open_office(bank: Bank, asks_per_run: int) -> Entity[OpenOffice]:
     office = bank.system.entity(OfficeActor, f"office-{uuid4()}")
     await office.start(OpenOffice(asks_per_run=asks_per_run))
     return office
-
-
-async def runs(bank: Bank, entity_id: str) -> int:
-    """How many runs an actor has had."""
-    count, run_id = 0, (await bank.client.get_workflow_handle(entity_id).describe()).run_id
-    while run_id:
-        count += 1
-        history = await bank.client.get_workflow_handle(entity_id, run_id=run_id).fetch_history()
-        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-    return count
 
 
 async def log_has(office: Entity[OpenOffice], *lines: str) -> None:
@@ -117,7 +109,7 @@ async def test_the_next_run_has_all_that_the_last_one_had(bank: Bank, asks_per_r
     ]
     assert (view.asks, view.children, view.watchers) == (0, [], [])
     await office.ask(Leave())
-    assert (await runs(bank, office.id) == 1) == (asks_per_run == NEVER)
+    assert (len(await runs(bank.client, office.id)) == 1) == (asks_per_run == NEVER)
 
 
 @pytest.mark.parametrize("asks_per_run", [1, 3])
@@ -130,7 +122,7 @@ async def test_an_activity_under_way_is_waited_for(bank: Bank, asks_per_run: int
     assert view.actors[0]["work"] == 1
     release(name)
     assert await fetched == 1
-    assert await runs(bank, office.id) > 1
+    assert len(await runs(bank.client, office.id)) > 1
 
 
 async def test_an_activity_begun_while_moving_runs_in_the_next_run(bank: Bank) -> None:
@@ -142,11 +134,11 @@ async def test_an_activity_begun_while_moving_runs_in_the_next_run(bank: Bank) -
     put_off = asyncio.create_task(office.ask(Fetch(second)))
     await office.ask(Note("n"))
     assert not put_off.done()
-    assert await runs(bank, office.id) == 1
+    assert len(await runs(bank.client, office.id)) == 1
     release(first)
     assert (await before, await put_off) == (1, 1)
     assert (await office.ask(Log())).count("fetched") == 2
-    assert await runs(bank, office.id) > 1
+    assert len(await runs(bank.client, office.id)) > 1
 
 
 async def test_a_durable_child_outlives_its_parents_run_and_still_stops_with_it(bank: Bank) -> None:
@@ -156,7 +148,7 @@ async def test_a_durable_child_outlives_its_parents_run_and_still_stops_with_it(
         await office.ask(Note("n"))
     account = bank.system.entity(Account, child)
     assert await account.ask(Total()) == 1
-    assert await runs(bank, office.id) > 2
+    assert len(await runs(bank.client, office.id)) > 2
     await office.ask(Leave())
     assert await bank.client.get_workflow_handle(child).result() == 1
 
@@ -195,7 +187,7 @@ async def test_nothing_told_is_lost_or_doubled_while_runs_end(bank: Bank) -> Non
     for teller in range(4):
         own = [line for line in log if line.startswith(f"told {teller} ")]
         assert own == [f"told {teller} {number}" for number in range(20)]
-    assert await runs(bank, office.id) > 10
+    assert len(await runs(bank.client, office.id)) > 10
 
 
 async def test_an_id_counts_once_across_many_runs(bank: Bank) -> None:
@@ -217,11 +209,7 @@ async def test_a_cancelled_run_that_waits_for_an_activity_stops_all_the_same(ban
     with pytest.raises(ActorStopped):
         await fetched
     release(name)
-
-    async def cancelled() -> bool:
-        return (await handle.describe()).status == WorkflowExecutionStatus.CANCELED
-
-    await eventually(cancelled)
+    await until_closed(handle, WorkflowExecutionStatus.CANCELED)
 
 
 async def test_an_open_ask_is_answered_in_a_later_run(bank: Bank) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from goatherd.actors import ActorFailed, ActorStopped
 from goatherd.errors import Conflict, Invalid
@@ -22,11 +23,11 @@ from tests.actors.durable.accounts import (
     Total,
     Transfer,
     WatchOther,
-    WhoStopped,
     Withdraw,
 )
 from tests.actors.durable.conftest import Bank
-from tests.temporal import cli, eventually
+from tests.actors.durable.watching import until_closed, until_told
+from tests.temporal import cli
 
 
 async def test_an_ask_is_answered(bank: Bank) -> None:
@@ -85,12 +86,8 @@ async def test_what_an_actor_raises_fails_its_asker_and_its_workflow(bank: Bank)
     account = await bank.account()
     with pytest.raises(ActorFailed, match="KeyError"):
         await account.ask(Break())
-
-    async def failed() -> bool:
-        description = await bank.client.get_workflow_handle(account.id).describe()
-        return description.status is not None and description.status.name == "FAILED"
-
-    await eventually(failed)
+    handle = bank.client.get_workflow_handle(account.id)
+    await until_closed(handle, WorkflowExecutionStatus.FAILED)
 
 
 async def test_an_answer_may_come_later(bank: Bank) -> None:
@@ -128,11 +125,7 @@ async def test_a_durable_actor_is_told_that_one_it_watches_has_stopped(bank: Ban
     one, two = await bank.account(), await bank.account()
     await one.ask(WatchOther(two.id))
     await two.ask(Close())
-
-    async def told() -> bool:
-        return await one.ask(WhoStopped()) == [two.id]
-
-    await eventually(told)
+    await until_told(one, two.id)
 
 
 async def test_watching_one_that_has_stopped_tells_at_once(bank: Bank) -> None:
@@ -140,11 +133,7 @@ async def test_watching_one_that_has_stopped_tells_at_once(bank: Bank) -> None:
     await two.ask(Close())
     await bank.client.get_workflow_handle(two.id).result()
     await one.ask(WatchOther(two.id))
-
-    async def told() -> bool:
-        return await one.ask(WhoStopped()) == [two.id]
-
-    await eventually(told)
+    await until_told(one, two.id)
 
 
 async def test_by_hand(bank: Bank) -> None:
@@ -174,12 +163,8 @@ async def test_cancelled_by_hand_it_stops(bank: Bank) -> None:
     account = await bank.account(total=5)
     await account.ask(Total())
     await cli(bank.client, "workflow", "cancel", "--workflow-id", account.id)
-
-    async def cancelled() -> bool:
-        description = await bank.client.get_workflow_handle(account.id).describe()
-        return description.status is not None and description.status.name == "CANCELED"
-
-    await eventually(cancelled)
+    handle = bank.client.get_workflow_handle(account.id)
+    await until_closed(handle, WorkflowExecutionStatus.CANCELED)
 
 
 async def test_a_repeated_id_counts_once(bank: Bank) -> None:

@@ -43,7 +43,7 @@ from tests.actors.durable.vaults import (
     ring,
 )
 from tests.servers import EmbeddedStore, embedded_store
-from tests.temporal import cli, eventually
+from tests.temporal import PATIENCE_S, cli, eventually
 from workers.sandbox import workflow_runner
 
 FOLDER = Path(__file__).parent / "event_sourced_histories"
@@ -100,7 +100,7 @@ async def system_of(temporal: WorkflowEnvironment, store: EmbeddedStore) -> Asyn
     journal = MongoJournal(database)
     await journal.prepare()
     await MongoStateStore(database).prepare()
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     yield Vaults(system, temporal.client, database, journal)
     await database.client.close()
 

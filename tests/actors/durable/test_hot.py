@@ -17,6 +17,8 @@ from goatherd.actors.durable._lane import MOST_WAITING
 from goatherd.errors import Conflict
 from tests.actors.durable.accounts import Account, Deposit, Later, OpenAccount, Total, Withdraw
 from tests.actors.durable.offices import Note, OfficeActor, OpenOffice
+from tests.histories import runs
+from tests.temporal import PATIENCE_S
 from workers.sandbox import workflow_runner
 
 ACCEPTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
@@ -25,7 +27,7 @@ COMPLETED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED
 
 @pytest.fixture
 async def system(temporal: WorkflowEnvironment) -> AsyncIterator[ActorSystem]:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     async with Worker(
         temporal.client,
         task_queue=system.task_queue,
@@ -39,17 +41,6 @@ async def open_office(system: ActorSystem, asks_per_run: int) -> Entity[OpenOffi
     office = system.entity(OfficeActor, f"office-{uuid4()}")
     await office.start(OpenOffice(asks_per_run=asks_per_run))
     return office
-
-
-async def histories(system: ActorSystem, entity_id: str) -> list[WorkflowHistory]:
-    """Of all the runs, the newest first."""
-    found: list[WorkflowHistory] = []
-    run_id = (await system.client.get_workflow_handle(entity_id).describe()).run_id
-    while run_id:
-        found.append(await system.client.get_workflow_handle(entity_id, run_id=run_id).fetch_history())
-        started = found[-1].events[0].workflow_execution_started_event_attributes
-        run_id = started.continued_execution_run_id
-    return found
 
 
 def most_in_flight(history: WorkflowHistory) -> int:
@@ -78,10 +69,10 @@ async def test_ten_thousand_asks_at_once_are_each_answered_in_order(system: Acto
     for sender in range(senders):
         own = places[sender::senders]
         assert own == sorted(own)
-    runs = await histories(system, office.id)
-    assert len(runs) > 1
-    assert max(most_in_flight(run) for run in runs) <= 10
-    assert max(updates(run) for run in runs) <= 2_000
+    histories = (await runs(system.client, office.id)).values()
+    assert len(histories) > 1
+    assert max(most_in_flight(run) for run in histories) <= 10
+    assert max(updates(run) for run in histories) <= 2_000
     assert await office.ask(Note("last")) == MOST_WAITING + 1
 
 
@@ -102,8 +93,8 @@ async def test_slow_requests_hold_nobody_up_and_stay_few_in_flight(system: Actor
     assert await account.ask(Deposit(1)) == 2
     assert not any(task.done() for task in slow)
     assert await asyncio.gather(*slow) == [2] * 40
-    runs = await histories(system, account.id)
-    assert max(most_in_flight(run) for run in runs) <= 10
+    histories = (await runs(system.client, account.id)).values()
+    assert max(most_in_flight(run) for run in histories) <= 10
 
 
 async def test_requests_that_wait_alone_keep_the_order_and_leave_room(system: ActorSystem) -> None:
@@ -115,7 +106,8 @@ async def test_requests_that_wait_alone_keep_the_order_and_leave_room(system: Ac
         slow.append(asyncio.create_task(account.ask(Later(4.0))))
         assert await account.ask(Deposit(1)) == total
     assert await asyncio.gather(*slow) == [12] * 12
-    assert max(most_in_flight(run) for run in await histories(system, account.id)) <= 10
+    histories = (await runs(system.client, account.id)).values()
+    assert max(most_in_flight(run) for run in histories) <= 10
 
 
 async def test_more_than_may_wait_are_refused_and_not_applied(system: ActorSystem) -> None:

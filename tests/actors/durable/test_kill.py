@@ -15,6 +15,7 @@ from goatherd.actors.durable._client import TASK_TIMEOUT
 from goatherd.errors import DeadlineExceeded, Unavailable
 from tests.actors.durable.accounts import Account, Deposit, OpenAccount, Total
 from tests.actors.durable.worker import STICKY_S
+from tests.temporal import PATIENCE_S
 
 ACTORS = 5
 ASKERS = 20
@@ -68,7 +69,7 @@ async def until_answered(ask: Callable[[], Awaitable[int]]) -> int:
 async def test_each_ask_counts_once_while_workers_are_killed(temporal: WorkflowEnvironment) -> None:
     """An ask that a killed worker has in hand waits for the task's timeout, one that it would have got for
     the sticky queue's; then another worker has it."""
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     accounts = [system.entity(Account, f"acct-{uuid4()}") for _ in range(ACTORS)]
     done = 0
     slowest_s = 0.0
@@ -101,7 +102,7 @@ async def test_each_ask_counts_once_while_workers_are_killed(temporal: WorkflowE
 
 
 async def test_an_idle_actors_next_ask_waits_for_the_sticky_queue_only(temporal: WorkflowEnvironment) -> None:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     account = system.entity(Account, f"acct-{uuid4()}")
     loop = asyncio.get_running_loop()
     async with herd_of(temporal, system.task_queue, 1) as herd:

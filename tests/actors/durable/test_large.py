@@ -6,25 +6,23 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
 
 import pytest
-from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer
 
 from activities.backends.mongo_client import connect
 from activities.backends.mongo_payloads import MongoPayloadStore
 from goatherd.actors import AnswerTooLarge, MessageTooLarge, StateTooLarge
-from goatherd.actors.durable import ActorSystem, Entity, _host
+from goatherd.actors.durable import ActorSystem, _host
 from goatherd.errors import GoatherdError, Unavailable
-from goatherd.payloads import MemoryPayloadStore, Owner, PayloadStore, data_converter
+from goatherd.payloads import MemoryPayloadStore, Owner, data_converter
+from tests.actors.durable.hoarding import address, open_hoard, run_ids, system_of
 from tests.actors.durable.hoards import (
     MB,
     Drop,
     Fill,
     Hoard,
-    OpenHoard,
     Put,
     Show,
     Weight,
@@ -58,31 +56,6 @@ class Flaky(MemoryPayloadStore):
     async def get(self, key: str) -> bytes | None:
         self._check()
         return await super().get(key)
-
-
-def address(temporal: WorkflowEnvironment) -> str:
-    host: str = temporal.client.service_client.config.target_host
-    return host
-
-
-async def system_of(temporal: WorkflowEnvironment, payloads: PayloadStore | None) -> ActorSystem:
-    return await ActorSystem.connect(address(temporal), task_queue=str(uuid4()), payloads=payloads)
-
-
-async def open_hoard(system: ActorSystem, asks_per_run: int = 2) -> Entity[OpenHoard]:
-    hoard = system.entity(Hoard, f"hoard-{uuid4()}")
-    await hoard.start(OpenHoard(asks_per_run=asks_per_run))
-    return hoard
-
-
-async def run_ids(client: Client, actor_id: str) -> list[str]:
-    """Of an actor's runs, the latest first."""
-    found, run_id = [], (await client.get_workflow_handle(actor_id).describe()).run_id
-    while run_id:
-        found.append(run_id)
-        history = await client.get_workflow_handle(actor_id, run_id=run_id).fetch_history()
-        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-    return found
 
 
 @pytest.mark.parametrize("sandboxed", [True, False], ids=["sandboxed", "bare"])

@@ -18,8 +18,8 @@ from temporalio.worker import Replayer
 from goatherd.actors.durable import ActorSystem, Entity
 from goatherd.payloads import MemoryPayloadStore, Owner, data_converter
 from tests.activities.clock import Clock
+from tests.actors.durable.hoarding import open_hoard, run_ids, system_of
 from tests.actors.durable.hoards import MB, Fill, Hoard, OpenHoard, Put, Weight, hoard_worker
-from tests.actors.durable.test_large import open_hoard, run_ids, system_of
 from tests.temporal import eventually
 from workers.payload_sweeper import GRACE, PayloadSweeper
 from workers.sandbox import workflow_runner

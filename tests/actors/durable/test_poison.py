@@ -27,14 +27,14 @@ from tests.actors.durable.poisons import (
     Pour,
     Spill,
 )
-from tests.temporal import eventually
+from tests.temporal import PATIENCE_S, eventually
 
 Open = Entity[OpenChemist]
 
 
 @pytest.fixture
 async def system(temporal: WorkflowEnvironment) -> AsyncIterator[ActorSystem]:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     async with Worker(
         temporal.client,
         task_queue=system.task_queue,

@@ -30,6 +30,7 @@ from tests.actors.durable.accounts import (
 )
 from tests.actors.durable.conftest import Bank
 from tests.actors.durable.offices import Log, Note, OfficeActor, OpenOffice, Remind
+from tests.temporal import PATIENCE_S
 from workers.sandbox import workflow_runner
 
 FOLDER = Path(__file__).parent / "histories"
@@ -71,7 +72,7 @@ def worker(client: Client, task_queue: str, *, cached: int, sandboxed: bool) -> 
 async def test_actors_that_drive_each_other_out_of_the_cache_lose_nothing(
     temporal: WorkflowEnvironment, sandboxed: bool
 ) -> None:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     accounts = [system.entity(Account, f"acct-{uuid4()}") for _ in range(4)]
     async with worker(temporal.client, system.task_queue, cached=1, sandboxed=sandboxed):
         for account in accounts:
@@ -86,7 +87,7 @@ async def test_actors_that_drive_each_other_out_of_the_cache_lose_nothing(
 
 
 async def test_a_worker_that_never_saw_an_actor_finds_it_as_it_was(temporal: WorkflowEnvironment) -> None:
-    system = ActorSystem(temporal.client, task_queue=str(uuid4()))
+    system = ActorSystem(temporal.client, task_queue=str(uuid4()), ask_timeout_s=PATIENCE_S)
     office = system.entity(OfficeActor, f"office-{uuid4()}")
     async with worker(temporal.client, system.task_queue, cached=10, sandboxed=False):
         await office.start(OpenOffice())

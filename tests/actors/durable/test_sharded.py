@@ -39,6 +39,7 @@ from tests.actors.durable.accounts import (
     double,
 )
 from tests.actors.durable.shared_accounts import Borrow, Lender, SharedAccount, Shelf, Use
+from tests.actors.durable.watching import until_told
 from tests.servers import embedded_store
 from tests.temporal import cli, eventually
 
@@ -187,22 +188,14 @@ async def test_one_is_told_that_another_that_it_watches_has_stopped(open_account
     one, two = await open_account(), await open_account()
     await one.ask(WatchOther(two.address))
     await two.ask(Close())
-
-    async def told() -> bool:
-        return bool(await one.ask(WhoStopped()) == [two.address])
-
-    await eventually(told)
+    await until_told(one, two.address)
 
 
 async def test_watching_one_that_has_stopped_tells_at_once(open_account: Open) -> None:
     one, two = await open_account(), await open_account()
     await two.ask(Close())
     await one.ask(WatchOther(two.address))
-
-    async def told() -> bool:
-        return bool(await one.ask(WhoStopped()) == [two.address])
-
-    await eventually(told)
+    await until_told(one, two.address)
 
 
 # -- life and death of entities
@@ -360,11 +353,7 @@ async def test_watching_one_that_is_away_gets_it_back(shards: Shards) -> None:
     await one.ask(WatchOther(SharedAccount.address(two.id)))
     assert await two.ask(Total()) == 7
     await two.ask(Close())
-
-    async def told() -> bool:
-        return await one.ask(WhoStopped()) == [SharedAccount.address(two.id)]
-
-    await eventually(told)
+    await until_told(one, SharedAccount.address(two.id))
 
 
 async def test_the_address_of_an_actor_below_stays_good(shards: Shards) -> None:
