@@ -162,8 +162,14 @@ def _tell(known: Told, event: TaskEvent) -> None:
             if name in CHANGEABLE:
                 known.of(event.subtask).join_change(name, event.seq, value)
     if (answer := event.data.get("answer")) is not None:
-        answer = Answer.model_validate({"at": event.ts, **answer})
+        answer = Answer.model_validate(_of_event(event) | answer)
         known.answers.setdefault(answer.id, answer)
+
+
+def _of_event(event: TaskEvent) -> dict[str, Any]:
+    """What an answer leaves out that its event says."""
+    about = {"id": event.data.get("assignment"), "worker": event.data.get("worker")}
+    return {**about, "task": event.task, "subtask": event.subtask, "at": event.ts}
 
 
 def add(known: Told, subtask: Subtask) -> None:
@@ -195,18 +201,13 @@ def created_of_batch(event: TaskEvent, specs: Sequence[SubtaskSpec]) -> list[Sub
     return [
         _created(
             event,
-            SubtaskInfo(
-                id=ids[at],
+            spec.info(
+                ids[at],
                 task=event.task,
                 number=first + at,
-                key=spec.key,
-                title=spec.title,
-                input=spec.input,
-                labels=spec.labels,
-                requires=spec.requires,
                 depends_on=list(dict.fromkeys(by_key.get(one, one) for one in spec.depends_on)),
-                info_version=event.seq,
-                created_at=event.ts,
+                seq=event.seq,
+                at=event.ts,
             ),
             spec.priority,
             bool(spec.depends_on) and first + at not in ready,

@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
+from api.recent import Recent
 from goatherd.coalesce import Coalescer
 from goatherd.contracts.chat import Changed, Event, Handed, HandOver
 from goatherd.errors import Unavailable
 from goatherd.telemetry import metrics
 
-REMEMBERED = 50_000
-"""Sessions. One that is forgotten begins anew."""
 _CATCH_UPS = 5
 
 
@@ -76,7 +74,8 @@ class Flusher:
         self._ask = ask
         self._process = uuid4().hex
         self._numbers = itertools.count(1)
-        self._chains: OrderedDict[str, _Chain] = OrderedDict()
+        # Of a session that is forgotten, it begins anew.
+        self._chains: Recent[_Chain] = Recent()
         self._writes: Coalescer[_Link, bool] = Coalescer(self._write, linger=linger)
 
     def id(self, session: str) -> str:
@@ -104,14 +103,8 @@ class Flusher:
         raise Unavailable("The session's messages can't be stored right now. Try again in a moment.")
 
     def _chain(self, session: str) -> _Chain:
-        chain = self._chains.get(session)
-        if chain is None:
-            chain = self._chains[session] = _Chain(self._new_id())
-            if len(self._chains) > REMEMBERED:
-                self._chains.popitem(last=False)
-        else:
-            self._chains.move_to_end(session)
-        return chain
+        chain = self._chains.use(session)
+        return self._chains.put(session, _Chain(self._new_id())) if chain is None else chain
 
     def _new_id(self) -> str:
         return f"{self._process}-{next(self._numbers)}"

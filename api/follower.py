@@ -6,18 +6,16 @@ or out of order, so `seq` and offset decide what is new, never where something c
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
-from typing import TypeVar
 
 from activities.ports import ChatStore
+from api.following import Following
 from api.frames import Cursor, Frame, Wire, ping, wire_form
-from api.subscription import FeedClosed, Limits, SlowConsumer, Subscription
+from api.recent import Recent
+from api.subscription import Limits, Subscription
 from goatherd.contracts.chat import Delta, Event, EventType, MessageStatus
-from goatherd.errors import GoatherdError
-from goatherd.telemetry import get_logger
 
 FINISHING = frozenset(
     {
@@ -33,11 +31,6 @@ _PAGE = (4, 256)
 _PAGE_BYTES = 1 << 18
 _REMEMBERED = 256
 
-Result = TypeVar("Result")
-Value = TypeVar("Value")
-
-log = get_logger(__name__)
-
 
 class _Phase(Enum):
     """What is next. Each leads to the one below it; `LIVE` goes back to where something is amiss."""
@@ -51,8 +44,8 @@ class _Phase(Enum):
     LIVE = auto()
 
 
-class Follower:
-    """`step` gives what is next. Only `step` moves on, so a step that fails is simply taken again."""
+class Follower(Following):
+    """See `Following`, and the module."""
 
     def __init__(
         self,
@@ -64,12 +57,10 @@ class Follower:
         messages: Collection[str] | None,
         limits: Limits,
     ) -> None:
-        self.done = False
+        super().__init__(subscription, limits, session=session)
         self._store = store
-        self._subscription = subscription
         self._session = session
         self._messages = messages
-        self._limits = limits
         self._phase = _Phase.REPLIES
         self._last = cursor.seq
         self._behind = 0
@@ -77,48 +68,24 @@ class Follower:
         self._page = _PAGE[0] * 4
         # Events to deliver next: from `_last` + 1, without a gap.
         self._backlog: deque[Wire] = deque()
-        self._out: list[Frame] = []
         # Replies that are not finished; those of them that have begun; and how much of each was delivered.
         self._open: set[str] = set()
         self._running: set[str] = set()
         self._seen: dict[str, int] = {}
         self._partial: str | None = None
         self._unknown: str | None = None
-        self._closed: OrderedDict[str, None] = OrderedDict()
+        self._closed: Recent[None] = Recent(_REMEMBERED)
         # When a delta's message was looked for in vain.
-        self._strange: OrderedDict[str, float] = OrderedDict()
+        self._strange: Recent[float] = Recent(_REMEMBERED)
         if cursor.message is not None and self._wants(cursor.message):
             self._seen[cursor.message] = cursor.offset
             self._partial = cursor.message
-        self._retry_s = limits.retry_s
-        self._failing = False
-        self._clock = asyncio.get_running_loop().time
-        self._spoke = self._clock()
 
-    async def step(self) -> list[Frame]:
-        """What is next, which may be nothing yet. Returns within seconds, or as soon as there is something.
+    def _begin(self) -> None:
+        self._phase = _Phase.REPLIES
 
-        Raises `SlowConsumer` or `FeedClosed`. What the store raises is tried again for as long as it takes.
-        """
-        self._subscription.check()
-        if self._subscription.stale:
-            self._subscription.begin()
-            self._phase = _Phase.REPLIES
-        try:
-            await self._advance()
-            self._failing = False
-        except (SlowConsumer, FeedClosed):
-            raise
-        except Exception as error:
-            self._complain(error)
-            await self._rest()
-        out, self._out = self._out, []
-        if out:
-            self._spoke = self._clock()
-        elif self._clock() - self._spoke >= self._limits.ping_s:
-            self._spoke = self._clock()
-            out = [ping(self._session)]
-        return out
+    def _ping(self) -> Frame:
+        return ping(self._session)
 
     async def _advance(self) -> None:
         await self._drain()
@@ -247,7 +214,7 @@ class Follower:
                 self._running.add(self._unknown)
             else:
                 # Its document comes later than its text; or it was finished long ago.
-                _remember(self._strange, self._unknown, self._clock())
+                self._strange.put(self._unknown, self._clock())
             self._unknown = None
         self._phase = _Phase.PIECES
 
@@ -255,19 +222,6 @@ class Follower:
         for message in sorted(self._running):
             self._emit_pieces(await self._read(self._store.deltas(message)))
         self._phase = _Phase.LIVE
-
-    async def _read(self, work: Awaitable[Result]) -> Result:
-        return await self._subscription.unless_closed(work)
-
-    async def _rest(self) -> None:
-        await self._subscription.wait(self._retry_s)
-        self._retry_s = min(self._retry_s * 2, self._limits.retry_max_s)
-
-    def _complain(self, error: Exception) -> None:
-        """Once for each time that reads begin to fail; that the store is away is said elsewhere."""
-        if not self._failing and not (isinstance(error, GoatherdError) and error.retryable):
-            log.error("following a session fails, trying again", session=self._session, exc_info=error)
-        self._failing = True
 
     # -- delivery
 
@@ -314,7 +268,7 @@ class Follower:
         self._seen.pop(message, None)
         if self._partial == message:
             self._partial = None
-        _remember(self._closed, message, None)
+        self._closed.put(message, None)
 
     def _emit_pieces(self, deltas: Sequence[Delta], up_to: int | None = None) -> None:
         """What is new in `deltas`, as one delta that bears the last one's number."""
@@ -344,9 +298,3 @@ class Follower:
 
     def _wants(self, message: str) -> bool:
         return self._messages is None or message in self._messages
-
-
-def _remember(memory: OrderedDict[str, Value], key: str, value: Value) -> None:
-    memory[key] = value
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)

@@ -43,7 +43,7 @@ class Listed(Protocol):
 Item = TypeVar("Item", bound=Listed)
 
 
-def _cursor(pattern: str) -> Callable[[dict[str, Any]], None]:
+def cursor_like(pattern: str) -> Callable[[dict[str, Any]], None]:
     """Tells a cursor's pattern without checking it: what doesn't match is a malformed cursor, not a 422."""
 
     def tell(schema: dict[str, Any]) -> None:
@@ -61,23 +61,23 @@ class ListQuery(BaseModel):
 
 
 class SessionQuery(ListQuery):
-    after: str | None = Field(None, description=_SESSIONS_AFTER, json_schema_extra=_cursor(CHAT_ID))
-    before: str | None = Field(None, description=_SESSIONS_BEFORE, json_schema_extra=_cursor(CHAT_ID))
+    after: str | None = Field(None, description=_SESSIONS_AFTER, json_schema_extra=cursor_like(CHAT_ID))
+    before: str | None = Field(None, description=_SESSIONS_BEFORE, json_schema_extra=cursor_like(CHAT_ID))
     order: Literal["asc", "desc"] = Field("desc", description="By when they were made; newest first.")
     status: Literal["active", "ended"] | None = Field(None, description="Only those with this status.")
     label: Label | None = Field(None, description="Only those that have this label.")
 
 
 class MessageQuery(ListQuery):
-    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=_cursor(_POSITION))
-    before: str | None = Field(None, description=_MESSAGES_BEFORE, json_schema_extra=_cursor(_POSITION))
+    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=cursor_like(_POSITION))
+    before: str | None = Field(None, description=_MESSAGES_BEFORE, json_schema_extra=cursor_like(_POSITION))
     order: Literal["asc", "desc"] = Field("asc", description="By `seq`; oldest first.")
 
 
 class TranscriptQuery(ListQuery):
     """Query of a session that is shown with its messages."""
 
-    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=_cursor(_POSITION))
+    after: str | None = Field(None, description=_MESSAGES_AFTER, json_schema_extra=cursor_like(_POSITION))
 
 
 def refuse_query(request: Request) -> None:

@@ -7,9 +7,7 @@ store and never touch a workflow.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import TypeVar
 
 from temporalio.client import Client
@@ -20,7 +18,9 @@ from temporalio.common import (
 
 from activities.ports import ChatStore, Page
 from activities.reconcile import end_read_side, end_reason, end_reset_run
+from api.asking import ask_until_there
 from api.flusher import Flusher
+from api.recent import Recent
 from goatherd.actors import ActorStopped
 from goatherd.actors.durable import ActorSystem
 from goatherd.contracts.chat import (
@@ -47,40 +47,24 @@ from goatherd.errors import (
     ClientIdReused,
     Conflict,
     DeadlineExceeded,
-    GoatherdError,
     Invalid,
     LookUp,
     ModelNotFound,
     NotFound,
     SessionEnded,
-    Unavailable,
 )
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
-from goatherd.telemetry import metrics
 from goatherd.temporal import OWNER, STATUS
 from workflows.chat import ChatSession
 
-_REMEMBERED = 50_000
 _FORK_TIMEOUT_S = 60.0
-_GONE_RETRIES = 5
 # A write to the store waits for others only while this many asks are under way, and so long for each.
 _SIBLINGS = 4
 _LINGER_S = 0.0007
 _LINGER_MOST_S = 0.02
 
 Answer = TypeVar("Answer")
-Value = TypeVar("Value")
-
-
-class _Recent(OrderedDict[str, Value]):
-    """A bounded cache of facts about sessions, least recently set out first."""
-
-    def put(self, key: str, value: Value) -> None:
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > _REMEMBERED:
-            self.popitem(last=False)
 
 
 class ChatService:
@@ -93,7 +77,7 @@ class ChatService:
         self._settings = settings
         self._flusher = Flusher(store.append, self._hand_over, linger=self._linger)
         self._asking = 0
-        self._owners: _Recent[str] = _Recent()
+        self._owners: Recent[str] = Recent()
 
     # -- sessions
 
@@ -314,29 +298,25 @@ class ChatService:
         timeout_s: float | None = None,
         ask_id: str | None = None,
     ) -> Answer:
-        name = type(message).__name__
-        for _ in range(_GONE_RETRIES):
-            self._asking += 1
-            outcome, started = "ok", perf_counter()
-            try:
-                return await self._actors.entity(ChatSession, session_id).ask(
-                    message, id=ask_id, timeout_s=timeout_s or self._settings.ask_timeout_s
-                )
-            except ActorStopped:
-                reason = await end_reason(self._client, session_id)
-                if reason is not None:
-                    await end_read_side(self.store, session_id, reason)
-                    outcome = SessionEnded.code
-                    raise SessionEnded(f"Session {session_id!r} has ended. Fork it to go on.") from None
-            except GoatherdError as error:
-                outcome = error.code
-                raise
-            finally:
-                self._asking -= 1
-                metrics.ASKS.labels(name, outcome).inc()
-                metrics.ASK_SECONDS.labels(name).observe(perf_counter() - started)
-            # It runs after all: it was just between two runs.
-        raise Unavailable(f"Session {session_id!r} can't be reached right now. Try again.")
+        entity = self._actors.entity(ChatSession, session_id)
+        timeout_s = timeout_s or self._settings.ask_timeout_s
+        self._asking += 1
+        try:
+            return await ask_until_there(
+                type(message).__name__,
+                lambda: entity.ask(message, id=ask_id, timeout_s=timeout_s),
+                lambda: self._check_gone(session_id),
+                actor=f"Session {session_id!r}",
+            )
+        finally:
+            self._asking -= 1
+
+    async def _check_gone(self, session_id: str) -> None:
+        """Returns if the actor was just between two runs. Raises `SessionEnded` if it has ended."""
+        reason = await end_reason(self._client, session_id)
+        if reason is not None:
+            await end_read_side(self.store, session_id, reason)
+            raise SessionEnded(f"Session {session_id!r} has ended. Fork it to go on.")
 
     async def _hand_over(self, session_id: str, order: HandOver) -> Changed:
         return await self._ask(session_id, order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from api.errors import InvalidInput
 from api.idempotency import Ids
@@ -11,8 +12,7 @@ from api.task_schemas import SubtaskBody
 from goatherd.contracts.ids import subtask_number
 from goatherd.contracts.task import SubtaskInfo, SubtaskSpec
 from goatherd.contracts.task_messages import AddSubtasks, Place
-from goatherd.errors import DependencyCycle
-from workflows.task_items import check_cycles
+from workflows.task_adding import refuse_cycles
 
 MOST_INLINE_BYTES = 16_384
 """Of a request whose subtasks go through the actor; of a larger one it gets only what it has to know."""
@@ -35,23 +35,16 @@ class New:
         said = next((at for at in range(len(self.places), 0, -1) if self.places[at - 1] != _NOTHING), 0)
         return AddSubtasks(batch=self.batch, count=len(self.specs), places=self.places[:said])
 
-    def infos(self, ids: Sequence[str], task: str, first: int, seq: int, at: object) -> list[SubtaskInfo]:
+    def infos(self, ids: Sequence[str], task: str, first: int, seq: int, at: datetime) -> list[SubtaskInfo]:
         """They as `subtasks.created` number `seq` makes them."""
         return [
-            SubtaskInfo.model_validate(
-                {
-                    "id": ids[place],
-                    "task": task,
-                    "number": first + place,
-                    "key": spec.key,
-                    "title": spec.title,
-                    "input": spec.input,
-                    "labels": spec.labels,
-                    "requires": spec.requires,
-                    "depends_on": [ids[-on] for on in self.places[place].depends_on if on <= 0],
-                    "info_version": seq,
-                    "created_at": at,
-                }
+            spec.info(
+                ids[place],
+                task=task,
+                number=first + place,
+                depends_on=[ids[-on] for on in self.places[place].depends_on if on <= 0],
+                seq=seq,
+                at=at,
             )
             for place, spec in enumerate(self.specs)
         ]
@@ -96,7 +89,7 @@ def read_new(
                 )
             depends.append(number)
         places.append(Place(priority=body.priority, requires=body.requires, depends_on=depends))
-    _refuse_cycles(places, pointer if several else "")
+    refuse_cycles(places, len(places), pointer=pointer if several else "")
     inline = size <= MOST_INLINE_BYTES and len(bodies) <= MOST_INLINE
     specs = [
         SubtaskSpec.model_construct(
@@ -112,18 +105,3 @@ def read_new(
         for body in bodies
     ]
     return New(specs, places, None if inline else ids.make("batch", "subtasks"))
-
-
-def _refuse_cycles(places: Sequence[Place], pointer: str) -> None:
-    depends = {
-        at: [-other for other in place.depends_on if other <= 0]
-        for at, place in enumerate(places)
-        if any(other <= 0 for other in place.depends_on)
-    }
-    cycle = check_cycles(len(places), depends) if depends else None
-    if cycle is not None:
-        way = " → ".join(str(at) for at in cycle)
-        raise DependencyCycle(
-            f"Subtasks wait for each other: {way} (counted from 0).",
-            pointer=f"{pointer}/{cycle[0]}/depends_on",
-        )

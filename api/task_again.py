@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from activities.task_ports import TaskStore
 from api.task_json import digest
 from goatherd.contracts.ids import assignment_id
-from goatherd.contracts.task import LeaseRecord, SubtaskState, TaskSummary
+from goatherd.contracts.task import OUTCOMES, LeaseRecord, SubtaskState, TaskSummary
 from goatherd.contracts.task_messages import Reported, ReportStatus
-
-_OUTCOMES = {"completed": "completed", "failed": "failed", "pending": "released", "cancelled": "cancelled"}
 
 
 def named_by(task: str, token: str | None) -> str | None:
@@ -35,7 +33,7 @@ async def reported_before(store: TaskStore, task: str, order: ReportStatus) -> R
         return None
     state = known.state
     lease = next((one for one in state.leases if one.id == assignment), None)
-    if lease is None or lease.outcome != _OUTCOMES.get(order.status):
+    if lease is None or lease.outcome != OUTCOMES.get(order.status):
         return None
     left = _left(state, lease)
     if lease.outcome == "cancelled" and (state.reason != "given-up" or left != "cancelled"):

@@ -7,16 +7,11 @@ live is kept meanwhile, what is not live is read from the store.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
-
 from activities.task_ports import TaskStore
+from api.following import Following
 from api.frames import COMMENT, Cursor, Frame, Wire, task_wire
-from api.subscription import FeedClosed, Limits, SlowConsumer, Subscription
+from api.subscription import Limits, Subscription
 from goatherd.contracts.task import TaskEvent, TaskEventType
-from goatherd.errors import GoatherdError
-from goatherd.telemetry import get_logger
 
 LAST = (TaskEventType.TASK_CLOSED, TaskEventType.TASK_CANCELLED, TaskEventType.TASK_EXPIRED)
 """After one of these the task may be closed; what follows from the end may come after it."""
@@ -25,53 +20,29 @@ GIVE_UP_S = 30.0
 _PAGE = 256
 _MOST_EARLY = 1_000
 
-Result = TypeVar("Result")
 
-log = get_logger(__name__)
-
-
-class TaskFollower:
-    """`step` gives what is next. A step that fails is simply taken again."""
+class TaskFollower(Following):
+    """See `Following`, and the module."""
 
     def __init__(
         self, store: TaskStore, subscription: Subscription, task: str, cursor: Cursor, limits: Limits
     ) -> None:
-        self.done = False
+        super().__init__(subscription, limits, task=task)
         self._store = store
-        self._subscription = subscription
         self._task = task
-        self._limits = limits
         self._last = cursor.seq
         self._early: dict[int, Wire] = {}
         self._reading = True
         self._ending = False
-        self._retry_s = limits.retry_s
-        self._failing = False
-        self._clock = asyncio.get_running_loop().time
-        self._spoke = self._moved = self._clock()
-        self._out: list[Frame] = []
 
-    async def step(self) -> list[Frame]:
-        """What is next, which may be nothing yet. Raises `SlowConsumer` or `FeedClosed`."""
-        self._subscription.check()
-        if self._subscription.stale:
-            self._subscription.begin()
-            self._reading = True
-        try:
-            await (self._read() if self._reading else self._live())
-            self._failing = False
-        except (SlowConsumer, FeedClosed):
-            raise
-        except Exception as error:
-            self._complain(error)
-            await self._rest()
-        out, self._out = self._out, []
-        if out:
-            self._spoke = self._moved = self._clock()
-        elif self._clock() - self._spoke >= self._limits.ping_s:
-            self._spoke = self._clock()
-            out = [COMMENT]
-        return out
+    def _begin(self) -> None:
+        self._reading = True
+
+    def _ping(self) -> Frame:
+        return COMMENT
+
+    async def _advance(self) -> None:
+        await (self._read_on() if self._reading else self._live())
 
     async def _live(self) -> None:
         wire = self._subscription.take()
@@ -103,11 +74,11 @@ class TaskFollower:
         self._retry_s = self._limits.retry_s
         self._out.append(Frame(wire, Cursor(event.seq)))
 
-    async def _read(self) -> None:
+    async def _read_on(self) -> None:
         """From the store, until nothing is missing of what is known."""
         while (wire := self._subscription.take()) is not None:
             self._offer(wire)
-        events = await self._await(self._store.events(self._task, after=self._last, limit=_PAGE))
+        events = await self._read(self._store.events(self._task, after=self._last, limit=_PAGE))
         for event in events:
             self._offer(task_wire(event))
         for seq in [seq for seq in self._early if seq <= self._last]:
@@ -127,8 +98,7 @@ class TaskFollower:
 
     async def _wait_for_missing(self) -> None:
         """Until what is missing comes by, or the store is to be asked again: not for every later event."""
-        until = self._clock() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, self._limits.retry_max_s)
+        until = self._clock() + self._next_retry_s()
         while not self._out and not self._subscription.stale and (left := until - self._clock()) > 0:
             self._subscription.check()
             wire = self._subscription.take()
@@ -144,7 +114,7 @@ class TaskFollower:
 
     async def _closed_at(self) -> int | None:
         """The number of a closed task's last event."""
-        document = await self._await(self._store.task(self._task))
+        document = await self._read(self._store.task(self._task))
         if document is None or document.closed_at is None:
             return None
         return document.version
@@ -152,15 +122,3 @@ class TaskFollower:
     def _go_back(self) -> None:
         self._reading = True
         self._subscription.reading = True
-
-    async def _await(self, work: Awaitable[Result]) -> Result:
-        return await self._subscription.unless_closed(work)
-
-    async def _rest(self) -> None:
-        await self._subscription.wait(self._retry_s)
-        self._retry_s = min(self._retry_s * 2, self._limits.retry_max_s)
-
-    def _complain(self, error: Exception) -> None:
-        if not self._failing and not (isinstance(error, GoatherdError) and error.retryable):
-            log.error("following a task fails, trying again", task=self._task, exc_info=error)
-        self._failing = True

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.pages import ListQuery, _cursor
+from api.pages import ListQuery, cursor_like
 from goatherd.contracts.ids import SUBTASK_ID, TASK_ID, is_task_id, subtask_number
 from goatherd.contracts.task import Label, SubtaskStatus, TaskStatus, Worker
 from goatherd.errors import MalformedCursor
@@ -16,16 +16,16 @@ _BEFORE = "Those right before the one with this id. Not together with `after`."
 
 
 class TaskQuery(ListQuery):
-    after: str | None = Field(None, description=_AFTER, json_schema_extra=_cursor(TASK_ID))
-    before: str | None = Field(None, description=_BEFORE, json_schema_extra=_cursor(TASK_ID))
+    after: str | None = Field(None, description=_AFTER, json_schema_extra=cursor_like(TASK_ID))
+    before: str | None = Field(None, description=_BEFORE, json_schema_extra=cursor_like(TASK_ID))
     order: Literal["asc", "desc"] = Field("desc", description="By when they were made; newest first.")
     status: TaskStatus | None = Field(None, description="Only those with this status.")
     label: Label | None = Field(None, description="Only those that have this label.")
 
 
 class SubtaskQuery(ListQuery):
-    after: str | None = Field(None, description=_AFTER, json_schema_extra=_cursor(SUBTASK_ID))
-    before: str | None = Field(None, description=_BEFORE, json_schema_extra=_cursor(SUBTASK_ID))
+    after: str | None = Field(None, description=_AFTER, json_schema_extra=cursor_like(SUBTASK_ID))
+    before: str | None = Field(None, description=_BEFORE, json_schema_extra=cursor_like(SUBTASK_ID))
     order: Literal["asc", "desc"] = Field("asc", description="By number; oldest first.")
     status: SubtaskStatus | None = Field(None, description="Only those with this status.")
     assignee: Worker | None = Field(None, description="Only those that this worker has now.")

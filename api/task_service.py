@@ -129,6 +129,15 @@ class TaskService:
             document = await self._store.task(task_id) or document
         return Created(document, secret)
 
+    def _check_callback(self, url: AnyHttpUrl) -> None:
+        """What is known to be refused later is refused now; of a name, only who sends there can tell."""
+        if not self._settings.webhook_allow_private and not may_be_public(url.host or ""):
+            detail = (
+                "Is not on the public Internet: nothing would be sent there."
+                " GOATHERD_WEBHOOK_ALLOW_PRIVATE=true allows it."
+            )
+            raise InvalidInput([{"pointer": "/callback/url", "detail": detail}])
+
     def _first_events(self, task: Task, new: New | None) -> tuple[list[TaskEvent], Counts]:
         """What its actor does first, number by number: so that nobody has to wait until it has."""
         at = task.created_at
@@ -163,15 +172,6 @@ class TaskService:
             )
 
     # -- adding
-
-    def _check_callback(self, url: AnyHttpUrl) -> None:
-        """What is known to be refused later is refused now; of a name, only who sends there can tell."""
-        if not self._settings.webhook_allow_private and not may_be_public(url.host or ""):
-            detail = (
-                "Is not on the public Internet: nothing would be sent there."
-                " GOATHERD_WEBHOOK_ALLOW_PRIVATE=true allows it."
-            )
-            raise InvalidInput([{"pointer": "/callback/url", "detail": detail}])
 
     async def add(
         self,

@@ -14,6 +14,7 @@ from api.task_inputs import Inputs
 from api.task_json import digest, dumps
 from api.task_lines import Lines
 from api.task_schemas import HeartbeatBody, ReportBody, TakeBody
+from goatherd.contracts.ids import new_id
 from goatherd.contracts.model import rfc3339
 from goatherd.contracts.task import Answer
 from goatherd.contracts.task_messages import (
@@ -63,7 +64,12 @@ class TaskWork:
         """
         facts = await self._actors.authorize(principal, task)
         order = TakeSubtasks(
-            worker=body.worker, capabilities=body.capabilities, max=body.max, lease_s=body.lease_s, id=take_id
+            worker=body.worker,
+            capabilities=body.capabilities,
+            max=body.max,
+            lease_s=body.lease_s,
+            # One of its own: an ask that is repeated on its way must not lease what nobody hears of.
+            id=take_id or new_id("req"),
         )
         if body.wait_s:
             taken = await self._wait_and_take(task, facts, order, body.wait_s, gone)

@@ -14,15 +14,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from activities.task_ports import TaskChange, TaskStore
-from goatherd.contracts.task import TaskEvent, TaskSummary
-from goatherd.contracts.task_messages import Range
+from goatherd.contracts.task import TaskEvent, TaskEventType, TaskSummary
+from goatherd.contracts.task_messages import Range, ranges
 from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import STORE_APPEND_EVENTS, STORE_APPEND_SECONDS
 
 MOST_WAITING = 50_000
 """Events that may wait to be written; more are left to their actors."""
-LINGER_S = 0.25
+LINGER_S = 1.0
 """When much is written: what is done to a subtask in this time is one update. A reader here hurries it."""
+SOON_S = 0.25
+"""The same, if somebody elsewhere may wait for it."""
+_AWAITED_BY_NOBODY = frozenset(
+    {
+        TaskEventType.SUBTASK_LEASED,
+        TaskEventType.SUBTASK_PROGRESS,
+        TaskEventType.SUBTASK_ANSWERED,
+        TaskEventType.SUBTASK_COMPLETED,
+    }
+)
+"""Nothing to take comes by these."""
 _BUSY = 8
 _MOST_AT_ONCE = 2_000
 _MOST_TASKS = 10_000
@@ -33,11 +44,14 @@ log = get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Gathered:
-    """Events that are written together. `done`: they are, or nobody here will write them."""
+    """Events that are written together. `awaited`: somebody may wait for one of them. `hurry`: not to wait
+    for more. `done`: they are written, or nobody here will write them."""
 
     events: dict[str, list[TaskEvent]] = field(default_factory=dict)
     summaries: dict[str, TaskSummary] = field(default_factory=dict)
     count: int = 0
+    awaited: bool = False
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, task: str, events: Sequence[TaskEvent], summary: TaskSummary) -> None:
@@ -46,6 +60,7 @@ class _Gathered:
         if known is None or known.version < summary.version:
             self.summaries[task] = summary
         self.count += len(events)
+        self.awaited = self.awaited or not all(event.type in _AWAITED_BY_NOBODY for event in events)
 
     def parts(self) -> list[list[TaskChange]]:
         """What goes to the store by one call each."""
@@ -71,7 +86,7 @@ class TaskWriter:
         self._gathering = _Gathered()
         self._writing: _Gathered | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._patient = False
         self._closing = False
         self._written: OrderedDict[str, list[int]] = OrderedDict()
 
@@ -83,6 +98,8 @@ class TaskWriter:
             log.warning("the store is behind: events are left to their actor", task=task, events=len(events))
             return
         self._gathering.add(task, events, summary)
+        if self._patient and self._gathering.awaited:
+            self._gathering.hurry.set()
         if self._worker is None:
             self._worker = asyncio.create_task(self._write_all())
 
@@ -90,7 +107,7 @@ class TaskWriter:
         """Returns when all that was added of a task before is written, or was given up."""
         if task in self._gathering.events:
             gathered = self._gathering
-            self._hurry.set()
+            gathered.hurry.set()
             await gathered.done.wait()
         elif self._writing is not None and task in self._writing.events:
             await self._writing.done.wait()
@@ -98,7 +115,7 @@ class TaskWriter:
     def acks(self, task: str) -> list[Range]:
         """What was written of a task and not told yet, to be told now."""
         written = self._written.pop(task, None)
-        return [] if written is None else _ranges(written)
+        return [] if written is None else ranges(written)
 
     def put_back(self, task: str, acks: Sequence[Range]) -> None:
         """They could not be told."""
@@ -108,7 +125,7 @@ class TaskWriter:
     async def close(self) -> None:
         """Writes what there is."""
         self._closing = True
-        self._hurry.set()
+        self._gathering.hurry.set()
         if self._worker is not None:
             await self._worker
 
@@ -117,11 +134,7 @@ class TaskWriter:
             last = 0
             while self._gathering.count:
                 if last > _BUSY and not self._closing:
-                    # More is on its way, and one write of several costs little more than one.
-                    self._hurry.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self._linger_s):
-                            await self._hurry.wait()
+                    await self._linger()
                 self._writing, self._gathering = self._gathering, _Gathered()
                 last = self._writing.count
                 try:
@@ -132,6 +145,15 @@ class TaskWriter:
                     self._writing = None
         finally:
             self._worker = None
+
+    async def _linger(self) -> None:
+        """More is on its way, and one write of several costs little more than one."""
+        gathering, soon_s = self._gathering, min(SOON_S, self._linger_s)
+        if await _is_set(gathering.hurry, soon_s) or gathering.awaited:
+            return
+        self._patient = True
+        await _is_set(gathering.hurry, self._linger_s - soon_s)
+        self._patient = False
 
     async def _write(self, changes: list[TaskChange]) -> None:
         count = sum(len(change.events) for change in changes)
@@ -156,11 +178,8 @@ class TaskWriter:
             self._written.popitem(last=False)
 
 
-def _ranges(numbers: list[int]) -> list[Range]:
-    ranges: list[Range] = []
-    for number in sorted(numbers):
-        if ranges and number <= ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], max(number, ranges[-1][1]))
-        else:
-            ranges.append((number, number))
-    return ranges
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()

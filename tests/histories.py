@@ -1,4 +1,4 @@
-"""Histories as recorded for replay: a workflow's runs, without what tells of the machine."""
+"""Histories of a workflow's runs; and as they are recorded for replay, without what tells of the machine."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from temporalio.client import Client, WorkflowHistory
 
 async def record(client: Client, workflow_id: str, folder: Path, name: str) -> None:
     """Writes each run's history, the first as `name-0.json`."""
-    for number, history in enumerate(await _runs(client, workflow_id)):
+    for number, history in enumerate((await runs(client, workflow_id)).values()):
         text = json.dumps(_scrubbed(history.to_json_dict()))
         (folder / f"{name}-{number}.json").write_text(f"{text}\n")
         print(f"{name}-{number}", len(history.events), "events")
 
 
-async def _runs(client: Client, workflow_id: str) -> list[WorkflowHistory]:
-    histories = []
+async def runs(client: Client, workflow_id: str) -> dict[str, WorkflowHistory]:
+    """The histories of a workflow's runs by their ids, the oldest first."""
+    found: dict[str, WorkflowHistory] = {}
     run: str | None = (await client.get_workflow_handle(workflow_id).describe()).run_id
     while run:
-        history = await client.get_workflow_handle(workflow_id, run_id=run).fetch_history()
-        histories.append(history)
-        run = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-    return histories[::-1]
+        found[run] = await client.get_workflow_handle(workflow_id, run_id=run).fetch_history()
+        started = found[run].events[0].workflow_execution_started_event_attributes
+        run = started.continued_execution_run_id
+    return dict(reversed(found.items()))
 
 
 def _scrubbed(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,9 @@ class Flushing:
     urgent: bool = False
     upto: int | None = None
 
-    def go_on(self, ctx: Context[Any], log: SessionLog, *, document: Session, writing: bool) -> None:
+    def go_on(
+        self, ctx: Context[Any], log: SessionLog, *, document: Callable[[], Session], writing: bool
+    ) -> None:
         """Begins what is to be done now. `writing`: a turn's activity is under way, which writes too.
 
         Not by a local activity: that would write events of a workflow task which may yet be done anew, with
@@ -51,7 +54,7 @@ class Flushing:
             ctx.pipe_to_self(
                 activity(
                     StoreActivities.flush,
-                    Flush(session=None if self.stored else document, events=events),
+                    Flush(session=None if self.stored else document(), events=events),
                     timeout="5s",
                 ),
                 StoreFlushed,

@@ -479,7 +479,7 @@ class ChatSessionBehavior(Behavior[Messages]):
         if self.ending is None and self.ready and self.turns and not self.writing:
             self._write_reply(ctx)
         if not (self.fenced and self.ended):
-            self.flushing.go_on(ctx, self.log, document=self.document(), writing=self.writing)
+            self.flushing.go_on(ctx, self.log, document=self.document, writing=self.writing)
         if not self.ready and self.flushing.stored and self.ending is None:
             self._copy_branch(ctx)
         if self.ended or (self.ready and self.flushing.stored):

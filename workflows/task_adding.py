@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from goatherd.contracts.model import Json
-from goatherd.contracts.task import SubtaskInfo, SubtaskSpec
+from goatherd.contracts.task import SubtaskSpec
 from goatherd.contracts.task_messages import Place
 from goatherd.errors import DependencyCycle, Invalid, NotFound
 from workflows.task_items import Item, check_cycles
@@ -43,8 +43,11 @@ def _number(name: str, at: int, keys: dict[str, int], subtasks: Subtasks) -> int
         ) from None
 
 
-def refuse_cycles(places: Sequence[Place], count: int) -> None:
-    """Raises `DependencyCycle` if some of the new ones wait for each other."""
+def refuse_cycles(places: Sequence[Place], count: int, *, pointer: str | None = None) -> None:
+    """Raises `DependencyCycle` if some of the new ones wait for each other.
+
+    `pointer`: where in the request the array of them stands; None: nobody knows, and none is pointed at.
+    """
     depends = {
         at: [-other for other in place.depends_on if other <= 0]
         for at, place in enumerate(places)
@@ -53,22 +56,20 @@ def refuse_cycles(places: Sequence[Place], count: int) -> None:
     cycle = check_cycles(count, depends) if depends else None
     if cycle is not None:
         way = " → ".join(str(at) for at in cycle)
-        raise DependencyCycle(f"Subtasks wait for each other: {way} (counted from 0).", pointer="/depends_on")
+        one = "" if pointer is None else f"{pointer}/{cycle[0]}"
+        raise DependencyCycle(
+            f"Subtasks wait for each other: {way} (counted from 0).", pointer=f"{one}/depends_on"
+        )
 
 
 def info_of(spec: SubtaskSpec, item: Item, subtasks: Subtasks, *, seq: int, now: float) -> Json:
     """The subtask's `SubtaskInfo` as JSON, and how it begins: `status` and `priority`."""
-    info = SubtaskInfo(
-        id=subtasks.id(item.number),
+    info = spec.info(
+        subtasks.id(item.number),
         task=subtasks.task,
         number=item.number,
-        key=spec.key,
-        title=spec.title,
-        input=spec.input,
-        labels=spec.labels,
-        requires=spec.requires,
         depends_on=[subtasks.id(other) for other in item.depends or ()],
-        info_version=seq,
-        created_at=moment(now),
+        seq=seq,
+        at=moment(now),
     )
     return info.model_dump(mode="json") | {"status": item.status, "priority": item.priority}

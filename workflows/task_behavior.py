@@ -22,6 +22,8 @@ from goatherd.contracts.ids import assignment_id, is_task_id
 from goatherd.contracts.model import Timestamp
 from goatherd.contracts.task import (
     ENDINGS,
+    Counts,
+    Task,
     TaskEventType,
     TaskStatus,
     TaskSummary,
@@ -55,11 +57,13 @@ from workflows.task_log import TaskLog, moment
 from workflows.task_subtasks import Rules
 
 MOST_SUBTASKS = 1_000_000
-MOST_UNFLUSHED = 5_000
+MOST_UNFLUSHED = 10_000
 """Events that nobody has written yet, after which nothing more is begun."""
 MOST_REQUEUED = 200
 _REMEMBERED = 1_000
 _DUE = "due"
+_LATER = TaskSummary(version=0, status=TaskStatus.PENDING, counts=Counts())
+"""In an answer until all is said that follows from the request."""
 
 
 @message
@@ -226,15 +230,14 @@ class TaskBehavior(Behavior[Messages]):
         ctx.reply(order, answer.model_copy(update={"events": events, "task": self.summary}))  # type: ignore[arg-type]
 
     def _answer(self, ctx: Context[Messages], order: Asked) -> Changed:
-        """What the request is answered, without the events."""
-        task = self.summary
+        """What the request is answered, but for the events and how the task stands after them."""
         match order:
             case TakeSubtasks():
-                return self._take(order, task)
+                return self._take(order)
             case ReportStatus():
                 outcome = self.book.report(order)
                 return Reported(
-                    task=task,
+                    task=_LATER,
                     subtask=order.subtask,
                     status=outcome.status,
                     assignment=assignment_id(self.log.task, outcome.fence) if outcome.fence else None,
@@ -242,7 +245,7 @@ class TaskBehavior(Behavior[Messages]):
                     outcome=outcome.outcome,
                 )
             case Heartbeat():
-                return self._beat(order, task, ctx.now())
+                return self._beat(order, ctx.now())
             case AddSubtasks():
                 return self._add(order, ctx.now())
             case UpdateSubtask():
@@ -251,22 +254,22 @@ class TaskBehavior(Behavior[Messages]):
             case PauseTask() | ResumeTask():
                 self._pause(ctx, isinstance(order, PauseTask))
             case RequeueSubtasks():
-                return Requeued(task=task, requeued=self._requeue(order))
+                return Requeued(task=_LATER, requeued=self._requeue(order))
             case CancelTask():
                 self._cancel(ctx, order.reason)
-        return Changed(task=task)
+        return Changed(task=_LATER)
 
     def _begin(self, ctx: Context[Messages]) -> None:
         self.book.advance(ctx.now())
 
     # -- taking and working
 
-    def _take(self, order: TakeSubtasks, task: TaskSummary) -> Taken:
+    def _take(self, order: TakeSubtasks) -> Taken:
         if order.id is not None:
             # What is held is known for as long as it is; `takes` is for those whose leases have all ended.
             held = self.book.taken_by(order.id)
             if held or order.id in self.takes:
-                return Taken(task=task, assignments=held, available=self.book.available)
+                return Taken(task=_LATER, assignments=held, available=self.book.available)
         assignments = [] if self.paused or self.closing is not None else self.book.take(order)
         self.fence = self.book.fence
         if order.id is not None and assignments:
@@ -274,13 +277,13 @@ class TaskBehavior(Behavior[Messages]):
         # Also to who was given something: others wait, and may know of no time but this one.
         due = None if self.book.available else self.book.next_at()
         return Taken(
-            task=task,
+            task=_LATER,
             assignments=assignments,
             available=0 if self.paused or self.closing is not None else self.book.available,
             retry_at=None if due is None else moment(due),
         )
 
-    def _beat(self, order: Heartbeat, task: TaskSummary, now: float) -> Beaten:
+    def _beat(self, order: Heartbeat, now: float) -> Beaten:
         if self.closing is not None:
             lease = self.book.held(self.book.item(order.subtask), order.lease_token)
             self.book.tell_cancelled(lease)
@@ -288,7 +291,7 @@ class TaskBehavior(Behavior[Messages]):
         else:
             until = self.book.beat(order).expires_at
         return Beaten(
-            task=task,
+            task=_LATER,
             expires_at=moment(until),
             cancel_requested=self.closing is not None,
             paused=self.paused,
@@ -328,7 +331,7 @@ class TaskBehavior(Behavior[Messages]):
     def _added(self, placed: Placed, numbers: range, hopeless: list[int]) -> Added:
         blocked = [number for number in numbers if self.items[number].status == "blocked"]
         return Added(
-            task=self.summary,
+            task=_LATER,
             first=placed.first,
             count=placed.count,
             seq=placed.seq,
@@ -385,13 +388,8 @@ class TaskBehavior(Behavior[Messages]):
         now = ctx.now()
         if self.closed:
             return
-        deadline = self.start.deadline
-        if (
-            self.closing is None
-            and deadline is not None
-            and deadline.timestamp() <= now
-            and not self._is_done
-        ):
+        deadline = self.book.rules.deadline
+        if self.closing is None and deadline is not None and deadline <= now and not self._is_done:
             self._expire(ctx)
         if self.closing is not None:
             if self.status is TaskStatus.CANCELLING and not self.book.leases:
@@ -444,11 +442,9 @@ class TaskBehavior(Behavior[Messages]):
     # -- what is to be done next
 
     def _go_on(self, ctx: Context[Messages]) -> Behavior[Messages] | None:
-        assert self.created_at is not None
-        document = self.start.document(self.log.task, now=self.created_at)
         if self.closed:
             self.flushing.upto = self.log.seq
-        self.flushing.go_on(ctx, self.log, document=document, summary=self.summary)
+        self.flushing.go_on(ctx, self.log, document=self._document, summary=self._summary)
         self.callbacks.go_on(ctx, self.start)
         if not self.closed:
             self._set_timer(ctx)
@@ -458,16 +454,26 @@ class TaskBehavior(Behavior[Messages]):
             ctx.timers.cancel(_DUE)
         return None
 
+    def _document(self) -> Task:
+        assert self.created_at is not None
+        return self.start.document(self.log.task, now=self.created_at)
+
+    def _summary(self) -> TaskSummary:
+        return self.summary
+
     def _set_timer(self, ctx: Context[Messages]) -> None:
+        """One that would ring too early is left, and set anew when it does: most leases end by a report."""
         times = [self.book.next_at(), self._lingers_until(ctx.now())]
-        if self.start.deadline is not None and self.closing is None and not self._is_done:
-            times.append(self.start.deadline.timestamp())
+        deadline = self.book.rules.deadline
+        if deadline is not None and self.closing is None and not self._is_done:
+            times.append(deadline)
         due = min(time for time in times if time is not None)
         if due == float("inf"):
             ctx.timers.cancel(_DUE)
-        elif due != self._due or not ctx.timers.is_active(_DUE):
+            return
+        if self._due is None or due < self._due or not ctx.timers.is_active(_DUE):
             ctx.timers.once(_DUE, Due(), max(due - ctx.now(), 0.0))
-        self._due = due  # type: ignore[misc]
+            self._due = due  # type: ignore[misc]
 
 
 def _remember(memory: dict[str, Any], key: str, value: Any) -> None:

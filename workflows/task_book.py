@@ -14,9 +14,7 @@ from typing import Any
 
 from goatherd.contracts.ids import assignment_id
 from goatherd.contracts.model import Json
-from goatherd.contracts.task import (
-    TaskEventType,
-)
+from goatherd.contracts.task import OUTCOMES, TaskEventType
 from goatherd.contracts.task_messages import Heartbeat, Leased, ReportStatus, TakeSubtasks
 from goatherd.errors import Invalid, InvalidTransition, LeaseLost
 from workflows.task_items import (
@@ -30,11 +28,10 @@ from workflows.task_items import (
     Item,
     Lease,
 )
-from workflows.task_log import moment, written_moment
+from workflows.task_log import moment
 from workflows.task_subtasks import LOST, Subtasks, forget
 
 _UNSAID = {"code": "error", "message": ""}
-_OUTCOMES = {COMPLETED: "completed", FAILED: "failed", PENDING: "released", CANCELLED: "cancelled"}
 
 
 class Outcome:
@@ -224,19 +221,13 @@ class TaskBook(Subtasks):
         if order.status == LEASED:
             self._tell(item, TaskEventType.SUBTASK_PROGRESS, self._about(lease))
             return Outcome(item.number, LEASED, fence, lease.attempt, None)
-        record = self._end(item, lease, _OUTCOMES[order.status])
+        record = self._end(item, lease, OUTCOMES[order.status])
         record["digest"] = digest = _digest(order)
         about = self._about(lease)
         if order.status in (COMPLETED, FAILED) and not order.stored:
-            about["answer"] = {
-                "id": about["assignment"],
-                "task": self._log.task,
-                "subtask": order.subtask,
-                "worker": lease.worker,
-                "at": written_moment(self._now),
-                "result": order.result if order.status == COMPLETED else None,
-                "error": None if order.error is None else order.error.model_dump(mode="json"),
-            }
+            about["answer"] = {"result": order.result} if order.status == COMPLETED else {}
+            if order.error is not None:
+                about["answer"]["error"] = order.error.model_dump(mode="json")
         if order.status == COMPLETED:
             self._complete(item, lease, digest, about)
         elif order.status == FAILED:
@@ -259,7 +250,7 @@ class TaskBook(Subtasks):
         record = _record(item, fence)
         if record is None or record["outcome"] == "expired":
             raise LeaseLost("The lease is over: it ran out, or the subtask went on without it. Take again.")
-        if record["outcome"] != _OUTCOMES.get(order.status):
+        if record["outcome"] != OUTCOMES.get(order.status):
             if "left" not in record:  # It was not the holder who ended it.
                 raise LeaseLost("The lease was cancelled.")
             raise InvalidTransition(f"This lease has ended already: {record['outcome']}.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from activities.task import TaskActivities
 from goatherd.actors import Context, activity, message
 from goatherd.contracts.task import Task, TaskSummary
-from goatherd.contracts.task_messages import FlushTask, Range, TaskFlushed
+from goatherd.contracts.task_messages import FlushTask, Range, TaskFlushed, ranges
 from workflows.task_log import TaskLog
 
 QUIET_S = 5.0
@@ -42,7 +43,14 @@ class TaskFlushing:
     heard_at: float = 0.0
     writing: list[Range] | None = None
 
-    def go_on(self, ctx: Context[Any], log: TaskLog, *, document: Task, summary: TaskSummary) -> None:
+    def go_on(
+        self,
+        ctx: Context[Any],
+        log: TaskLog,
+        *,
+        document: Callable[[], Task],
+        summary: Callable[[], TaskSummary],
+    ) -> None:
         """Begins what is to be done now."""
         if self.writing is not None:
             return
@@ -51,9 +59,9 @@ class TaskFlushing:
         before = now if log.has_up_to(self.upto) else now - (QUIET_S if is_quiet else LATE_S)
         events = log.oldest(_MOST, _MOST_BYTES, before)
         if events or not self.stored:
-            self.writing = _ranges([event["seq"] for event in events])
+            self.writing = ranges(event["seq"] for event in events)
             order = FlushTask(
-                task=None if self.stored else document, id=document.id, events=events, summary=summary
+                task=None if self.stored else document(), id=log.task, events=events, summary=summary()
             )
             ctx.pipe_to_self(activity(TaskActivities.flush, order, timeout="20s"), Written)
         elif (first := log.first_at) is not None and not ctx.timers.is_active(_TIMER):
@@ -68,13 +76,3 @@ class TaskFlushing:
         """The write that was under way has ended well."""
         log.confirm(self.writing or [])
         self.stored, self.writing = True, None
-
-
-def _ranges(numbers: list[int]) -> list[Range]:
-    ranges: list[Range] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1] = (ranges[-1][0], number)
-        else:
-            ranges.append((number, number))
-    return ranges

@@ -184,11 +184,11 @@ class Items:
             "rest": rest,
         }
         packed = zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 6)
-        return base64.b85encode(packed).decode()
+        return base64.b64encode(packed).decode()
 
     @classmethod
     def read(cls, text: str) -> Items:
-        document = json.loads(zlib.decompress(base64.b85decode(text)))
+        document = json.loads(zlib.decompress(base64.b64decode(text)))
         items = cls()
         items.groups = [tuple(group) for group in document["groups"]]
         items._group_numbers = {group: number for number, group in enumerate(items.groups)}

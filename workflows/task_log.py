@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from goatherd.contracts.model import Json
+from goatherd.contracts.model import Json, rfc3339
 from goatherd.contracts.task import TaskEventType
 from goatherd.contracts.task_messages import Range
 
@@ -26,9 +29,10 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+@lru_cache(maxsize=1_024)
 def written_moment(seconds: float) -> str:
     """The same, as it is on the wire."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return rfc3339(moment(seconds))
 
 
 class TaskLog:
@@ -47,9 +51,15 @@ class TaskLog:
             self._keep(at, event)
 
     def emit(
-        self, kind: TaskEventType, now: float, *, state: Json | None = None, data: Json | None = None
+        self,
+        kind: TaskEventType,
+        now: float,
+        *,
+        subtask: str | None = None,
+        state: Json | None = None,
+        data: Json | None = None,
     ) -> None:
-        """The next event. `state`, if given, a `SubtaskState` that has this event's number as its version."""
+        """The next event. `state`, if given, a `SubtaskState` without what follows from the event."""
         self.seq += 1
         event: Json = {
             "seq": self.seq,
@@ -59,8 +69,8 @@ class TaskLog:
         }
         if data:
             event["data"] = data
-        if state is not None:
-            event["subtask"] = state["id"]
+        if subtask is not None:
+            event["subtask"] = subtask
             event["state"] = state
         self._keep(now, event)
 
@@ -119,15 +129,20 @@ class TaskLog:
     # -- for the next run
 
     def written(self) -> Json:
+        """The events packed: they are much alike, and under load there are thousands."""
         events = [[at, event] for at, event, _ in self._events.values()]
-        return {"task": self.task, "seq": self.seq, "events": events}
+        packed = zlib.compress(json.dumps(events, separators=(",", ":")).encode(), 1)
+        return {"task": self.task, "seq": self.seq, "events": base64.b64encode(packed).decode()}
+
+    @classmethod
+    def read(cls, written: Json) -> TaskLog:
+        events = json.loads(zlib.decompress(base64.b64decode(written["events"])))
+        return cls(written["task"], written["seq"], [(at, event) for at, event in events])
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         def read(value: Any) -> TaskLog:
-            if isinstance(value, TaskLog):
-                return value
-            return cls(value["task"], value["seq"], [(at, event) for at, event in value["events"]])
+            return value if isinstance(value, TaskLog) else cls.read(value)
 
         return core_schema.no_info_plain_validator_function(
             read, serialization=core_schema.plain_serializer_function_ser_schema(lambda log: log.written())

@@ -12,6 +12,7 @@ from typing import Any
 from goatherd.contracts.ids import assignment_id, subtask_id, subtask_number
 from goatherd.contracts.model import Json
 from goatherd.contracts.task import (
+    DEFAULT_PRIORITY,
     MOST_LEASES_SHOWN,
     Backoff,
     Counts,
@@ -336,18 +337,14 @@ class Subtasks:
 
     def _tell(self, item: Item, kind: TaskEventType, data: Json) -> None:
         self._count(item)
-        self._log.emit(kind, self._now, state=self._state(item), data=data)
+        self._log.emit(kind, self._now, subtask=self.id(item.number), state=self._state(item), data=data)
 
     def _state(self, item: Item) -> Json:
-        """A `SubtaskState` as JSON, without what is as usual: it is most of every answer and history."""
-        state: Json = {
-            "id": self.id(item.number),
-            "number": item.number,
-            "version": self._log.seq + 1,
-            "status": item.status,
-            "priority": item.priority,
-            "updated_at": written_moment(self._now),
-        }
+        """A `SubtaskState` as JSON, without what is as usual or follows from its event: it is most of every
+        answer and history."""
+        state: Json = {"status": item.status}
+        if item.priority != DEFAULT_PRIORITY:
+            state["priority"] = item.priority
         leases = [self._record(record) for record in (item.past or ())[-MOST_LEASES_SHOWN:]]
         if item.leases:
             state["assignees"] = [lease.worker for lease in item.leases.values()]
@@ -368,9 +365,8 @@ class Subtasks:
         return state
 
     def _record(self, record: dict[str, Any]) -> Json:
-        """A `LeaseRecord`, as JSON."""
+        """A `LeaseRecord`, as JSON: its id follows from its fence."""
         written: Json = {
-            "id": assignment_id(self._log.task, record["fence"]),
             "worker": record["worker"],
             "attempt": record["attempt"],
             "fence": record["fence"],

@@ -112,7 +112,7 @@ def store_errors() -> Iterator[None]:
         raise describe_store_error(error) from error
 
 
-_TOGETHER = 16
+_TOGETHER = 64
 
 
 async def insert_new(collection: AsyncCollection[Document], documents: list[Document]) -> list[int]:

@@ -8,7 +8,9 @@ a past that does not count.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from pydantic import TypeAdapter
 from pymongo import ASCENDING, IndexModel
@@ -24,6 +26,8 @@ COLLECTION = "task_events"
 SPAN = 256
 """Numbers that one document can hold: so far below a number may its document begin."""
 _MOST_CHARS = 4_000_000
+_MOST_EXPECTED = 16
+"""Documents of this process that its own feed has not come to yet."""
 
 _EVENTS: TypeAdapter[list[TaskEvent]] = TypeAdapter(list[TaskEvent])
 
@@ -33,6 +37,8 @@ class TaskEventLog:
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
         self.collection: AsyncCollection[Document] = database[COLLECTION]
+        self._own: OrderedDict[str, list[TaskEvent]] = OrderedDict()
+        self._watched = 0
 
     @staticmethod
     def indexes() -> list[IndexModel]:
@@ -43,7 +49,36 @@ class TaskEventLog:
         for event in events:
             by_task.setdefault(event.task, {})[event.seq] = event
         chunks = [chunk for task, by_seq in by_task.items() for chunk in _cut(task, by_seq)]
+        if self._watched:
+            for chunk in chunks:
+                self._expect(chunk, by_task[chunk["task"]])
         await insert_new(self.collection, chunks)
+
+    # -- followed
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this is open, `read_news` is given all that is written."""
+        self._watched += 1
+        try:
+            yield
+        finally:
+            self._watched -= 1
+            if not self._watched:
+                self._own.clear()
+
+    def read_news(self, document: Document) -> TaskNews:
+        """A document that was written by anybody. What this process has written needs no reading."""
+        own = self._own.pop(document["_id"], None)
+        return TaskNews(document["task"], _EVENTS.validate_json(document["events"]) if own is None else own)
+
+    def _expect(self, chunk: Document, by_seq: dict[int, TaskEvent]) -> None:
+        numbers = range(chunk["first"], chunk["last"] + 1)
+        self._own[chunk["_id"]] = [by_seq[seq] for seq in numbers if seq in by_seq]
+        if len(self._own) > _MOST_EXPECTED:
+            self._own.popitem(last=False)
+
+    # -- read and closed
 
     async def close(self, task: str, events: Sequence[TaskEvent]) -> None:
         """Ends the sequence, unless it has been ended."""
@@ -84,10 +119,6 @@ class TaskEventLog:
             if last > low + SPAN or low <= 0:
                 return last
             width *= 4
-
-
-def to_news(document: Document) -> TaskNews:
-    return TaskNews(document["task"], _EVENTS.validate_json(document["events"]))
 
 
 def _between(found: dict[int, TaskEvent], after: int) -> list[TaskEvent]:

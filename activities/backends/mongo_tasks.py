@@ -8,8 +8,8 @@ asks for a range that holds about as much as is wanted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -29,7 +29,7 @@ from activities.backends.mongo_task_writes import TaskWriter
 from activities.backends.projection import Document
 from activities.ports import Page
 from activities.task_fold import WAITING, Known, Sweep, is_chosen
-from activities.task_ports import Subtask, TaskChange, TaskFeedItem, TaskNews, TaskStats
+from activities.task_ports import Subtask, TaskChange, TaskFeedItem, TaskStats
 from goatherd.coalesce import Coalescer
 from goatherd.contracts.task import (
     OPEN,
@@ -42,7 +42,6 @@ from goatherd.contracts.task import (
 )
 from goatherd.errors import Invalid
 
-_FOLLOWED: mongo_feed.Readers[TaskNews] = {mongo_task_events.COLLECTION: mongo_task_events.to_news}
 _WIDENS = 4
 
 
@@ -221,9 +220,13 @@ class MongoTaskStore:
 
     # -- followed
 
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[TaskFeedItem]]:
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[AsyncIterator[TaskFeedItem]]:
         """See the port. Entering raises `Unavailable` if the store is not there; afterwards nothing does."""
-        return mongo_feed.watch(self._database, _FOLLOWED)
+        readers = {mongo_task_events.COLLECTION: self._log.read_news}
+        with self._log.watched():
+            async with mongo_feed.watch(self._database, readers) as items:
+                yield items
 
 
 @contextmanager

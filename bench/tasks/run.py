@@ -36,18 +36,18 @@ async def main() -> None:
 
 async def _pairs(stack: Stack) -> None:
     print(f"take and complete, {TAKERS} takers on one task of {SUBTASKS:,} subtasks, {ROUNDS} rounds")
-    nothing, ours, raw = [], [], []
+    idle, ours, raw = [], [], []
     errors = 0
     client = await Client.connect(stack.temporal)
     async with _raw_worker(stack.temporal):
         for number in range(ROUNDS):
-            nothing.append(await _noop(stack))
-            task = await _task(stack, SUBTASKS)
-            ours.append(await _take_all(stack, task))
+            idle.append(await nothing(stack, SUBTASKS))
+            task = await make_task(stack, SUBTASKS)
+            ours.append(await take_all(stack, task, SUBTASKS))
             done, failed = await _raw(client, number)
             raw.append(done)
             errors += failed
-            print(f"  no-op POST {nothing[-1]}\n  ours, pairs{ours[-1]}\n  raw, pairs {raw[-1]}")
+            print(f"  no-op POST {idle[-1]}\n  ours, pairs{ours[-1]}\n  raw, pairs {raw[-1]}")
     theirs = await postgres.measure(takers=TAKERS, items=SUBTASKS)
     if isinstance(theirs, Load):
         print(f"  PostgreSQL, SKIP LOCKED, no HTTP, pairs {theirs}")
@@ -56,13 +56,13 @@ async def _pairs(stack: Stack) -> None:
     print(f"  errors of raw Temporal with {RAW_IN_FLIGHT} in flight: {errors} of {ROUNDS * RAW_PAIRS} pairs")
     each = median(ours)
     requests = Load(each.rate * 2, each.latencies)
-    ratio("requests that take or complete against no-op POSTs", requests, median(nothing), 0.6)
+    ratio("requests that take or complete against no-op POSTs", requests, median(idle), 0.6)
     ratio("take + complete by HTTP against two raw updates", each, median(raw), 1)
 
 
-async def _noop(stack: Stack) -> Load:
+async def nothing(stack: Stack, total: int) -> Load:
     """The same route and client, with a body that is refused at the door."""
-    task = await _task(stack, 1)
+    task = await make_task(stack, 1)
     path = f"/task/{task}/subtask/__take"
 
     async def post(_: int) -> None:
@@ -70,11 +70,11 @@ async def _noop(stack: Stack) -> Load:
             assert answer.status == 422
             await answer.read()
 
-    return await load(post, clients=TAKERS, total=SUBTASKS)
+    return await load(post, clients=TAKERS, total=total)
 
 
-async def _take_all(stack: Stack, task: str) -> Load:
-    """Takes and completes each once; that it was once is checked."""
+async def take_all(stack: Stack, task: str, total: int) -> Load:
+    """Takes and completes each of a task's subtasks once; that it was once is checked."""
     seen: set[str] = set()
 
     async def pair(number: int) -> None:
@@ -87,8 +87,8 @@ async def _take_all(stack: Stack, task: str) -> Load:
         report = {"status": "completed", "lease_token": assignment["lease_token"], "result": number}
         await _json(stack, "PUT", f"{path}/{assignment['subtask']}/status", report)
 
-    measured = await load(pair, clients=TAKERS, total=SUBTASKS)
-    assert len(seen) == SUBTASKS
+    measured = await load(pair, clients=TAKERS, total=total)
+    assert len(seen) == total
     return measured
 
 
@@ -116,7 +116,7 @@ async def _bulk(stack: Stack) -> None:
         if "actors" in " ".join(process.cmdline()) and "_exec" not in " ".join(process.cmdline())
     )
     before = worker.memory_full_info().pss / 1e6
-    task = await _task(stack, 0)
+    task = await make_task(stack, 0)
     started = time.perf_counter()
     for first in range(0, BULK, BATCH):
         batch = [{"input": {"number": number}} for number in range(first, first + BATCH)]
@@ -137,7 +137,7 @@ async def _bulk(stack: Stack) -> None:
     )
 
 
-async def _task(stack: Stack, count: int) -> str:
+async def make_task(stack: Stack, count: int) -> str:
     """A task with so many subtasks."""
     task = str((await _json(stack, "POST", "/task", {"title": "bench"}))["id"])
     for first in range(0, count, BATCH):

@@ -8,12 +8,13 @@ to documents keeps the newest and needs no order.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field, PlainSerializer
+from pydantic import AnyHttpUrl, Field, PlainSerializer, model_validator
 
-from goatherd.contracts.ids import ASSIGNMENT_ID, SUBTASK_ID, TASK_ID
+from goatherd.contracts.ids import ASSIGNMENT_ID, SUBTASK_ID, TASK_ID, assignment_id, subtask_number
 from goatherd.contracts.model import Contract, Json, Timestamp
 
 TaskId = Annotated[str, Field(pattern=TASK_ID, examples=["task_01k9w2x6hj3v8m5r7t0q4n1b2c"])]
@@ -63,6 +64,8 @@ class SubtaskStatus(StrEnum):
 
 OPEN = (SubtaskStatus.BLOCKED, SubtaskStatus.PENDING, SubtaskStatus.LEASED)
 CLOSED = (SubtaskStatus.COMPLETED, SubtaskStatus.FAILED, SubtaskStatus.CANCELLED, SubtaskStatus.DEAD)
+OUTCOMES = {"completed": "completed", "failed": "failed", "pending": "released", "cancelled": "cancelled"}
+"""How a lease has ended whose holder reports a status."""
 
 
 class Backoff(Contract):
@@ -103,12 +106,16 @@ class Counts(Contract):
         return self.blocked + self.pending + self.leased
 
 
+def _some(counts: Counts) -> dict[str, int]:
+    return {name: count for name, count in counts if count}
+
+
 class TaskSummary(Contract):
     """How a task stands; `version` is the `seq` of its last event."""
 
     version: int
     status: TaskStatus
-    counts: Counts
+    counts: Annotated[Counts, PlainSerializer(_some, return_type=dict[str, int], when_used="json")]
     reason: str | None = Field(None, description="Why it was closed: `deleted`, `deadline`, `terminated` …")
     ended_at: Timestamp | None = Field(None, description="When its last subtask was done, if none is left.")
     closed_at: Timestamp | None = Field(None, description="Since when it takes nothing any more.")
@@ -214,6 +221,24 @@ class SubtaskSpec(Contract):
     depends_on: list[SubtaskId | Key] = Field([], max_length=1_000)
     key: Key | None = Field(None, description="A name for `depends_on` of others in the same request.")
 
+    def info(
+        self, id: str, *, task: str, number: int, depends_on: list[str], seq: int, at: datetime
+    ) -> SubtaskInfo:
+        """What `subtasks.created` number `seq` makes of it. `depends_on`: ids."""
+        return SubtaskInfo(
+            id=id,
+            task=task,
+            number=number,
+            key=self.key,
+            title=self.title,
+            input=self.input,
+            labels=self.labels,
+            requires=self.requires,
+            depends_on=depends_on,
+            info_version=seq,
+            created_at=at,
+        )
+
 
 class SubtaskInfo(Contract):
     """What is said of a subtask and does not move it. `info_version` is the `seq` of its last change."""
@@ -294,6 +319,9 @@ ENDINGS = (
 """What a callback is told."""
 
 
+_IN_FULL = frozenset({"seq", "task", "subtask", "ts"})
+
+
 class TaskEvent(Contract):
     """One entry of a task's durable sequence.
 
@@ -302,7 +330,8 @@ class TaskEvent(Contract):
     are the numbers of those who depend on others that are done already; `subtasks`: here they are,
     as `SubtaskInfo`); `subtask.updated` `{info}`, what was changed; `subtask.leased`, `.released`,
     `.expired`, `.retrying`, `.answered`, `.completed`, `.failed` `{assignment, worker}`, and `.answered`,
-    `.completed`, `.failed`, `.retrying`, `.dead` of a report the `answer`, unless the store has it already;
+    `.completed`, `.failed`, `.retrying`, `.dead` of a report the `answer`, unless the store has it already:
+    an `Answer` without what the event says too;
     `task.…` `{reason?}`. `task.cancelling`, `.cancelled` and `.expired` stand for all subtasks too: whichever
     was blocked or pending before that number is cancelled by it, with its reason; there may be a hundred
     thousand of them.
@@ -316,6 +345,23 @@ class TaskEvent(Contract):
     ts: Timestamp
     state: SubtaskState | None = None
     data: Json = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_all_of_its_state(cls, event: Any) -> Any:
+        """An actor writes of a state only what does not follow from its event."""
+        state = event.get("state") if isinstance(event, dict) else None
+        if not isinstance(state, dict) or "id" in state or not event.keys() >= _IN_FULL:
+            return event
+        task, subtask = event["task"], event["subtask"]
+        follows = {
+            "id": subtask,
+            "number": subtask_number(task, subtask),
+            "version": event["seq"],
+            "updated_at": event["ts"],
+        }
+        leases = [{"id": assignment_id(task, one["fence"]), **one} for one in state.get("leases", ())]
+        return {**event, "state": {**state, **follows, "leases": leases}}
 
 
 def _written(events: list[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ there by now. What nobody has confirmed after a while the actor writes itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,6 +30,17 @@ from goatherd.contracts.task import (
 
 Range = tuple[int, int]
 """First and last of the numbers of events that are in the store."""
+
+
+def ranges(numbers: Iterable[int]) -> list[Range]:
+    """Numbers, in whatever order and however often, as the ranges that they fill."""
+    found: list[Range] = []
+    for number in sorted(numbers):
+        if found and number <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 class Asked(Contract):

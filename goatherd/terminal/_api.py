@@ -161,9 +161,15 @@ class Api:
 
         Raises `httpx.TransportError` then, or just ends.
         """
+        async with aclosing(self._stream(StreamEvent, _path(session, "events"), cursor)) as events:
+            async for at, event in events:
+                yield at, event
+
+    async def _stream(self, view: type[View], path: str, cursor: str) -> AsyncGenerator[tuple[str, View]]:
+        """Server-sent events, each with its id."""
         request = self._http.build_request(
             "GET",
-            _path(session, "events"),
+            path,
             headers={"accept": "text/event-stream", "last-event-id": cursor},
             timeout=_STREAM_TIMEOUT,
         )
@@ -176,7 +182,7 @@ class Api:
                 async for frame in frames:
                     # A frame without data sets the reconnection time only.
                     if frame.data:
-                        yield frame.id, StreamEvent.model_validate_json(frame.data)
+                        yield frame.id, view.model_validate_json(frame.data)
         finally:
             await response.aclose()
 

@@ -9,9 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from httpx_sse import EventSource
 
-from goatherd.terminal._api import _PASSING, _RETRY_MAX_S, _STREAM_TIMEOUT, Api, Refused, _refusal, _View
+from goatherd.terminal._api import _PASSING, _RETRY_MAX_S, Api, Refused, _View
 
 ENDED = {"completed": 0, "failed": 1, "cancelled": 3, "expired": 4}
 """The statuses of a task that nobody works on any more, and the exit codes that tell them (2: usage)."""
@@ -225,23 +224,9 @@ class TaskApi(Api):
 
     async def task_events(self, task: str, after: int) -> AsyncGenerator[TaskEventView]:
         """Events after that number, until the line breaks: `httpx.TransportError`, or it just ends."""
-        request = self._http.build_request(
-            "GET",
-            _path(task, "events"),
-            headers={"accept": "text/event-stream", "last-event-id": str(after)},
-            timeout=_STREAM_TIMEOUT,
-        )
-        response = await self._http.send(request, stream=True)
-        try:
-            if not response.is_success:
-                await response.aread()
-                raise _refusal(response)
-            async with aclosing(EventSource(response).aiter_sse()) as frames:
-                async for frame in frames:
-                    if frame.data:
-                        yield TaskEventView.model_validate_json(frame.data)
-        finally:
-            await response.aclose()
+        async with aclosing(self._stream(TaskEventView, _path(task, "events"), str(after))) as events:
+            async for _, event in events:
+                yield event
 
     async def follow(self, task: str, after: int) -> AsyncGenerator[TaskEventView | None]:
         """Events after that number, however often the line breaks; None when some may be missing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -139,3 +140,12 @@ class TaskHouse:
         answer = await self.put(task, held, status="completed", result=result)
         assert answer.status_code == 200, answer.text
         return cast("dict[str, Any]", answer.json())
+
+    async def until_waiting(self, task: str, count: int) -> None:
+        """Until so many have been told that there is nothing, and wait."""
+        async with asyncio.timeout(5):
+            while True:
+                line = self.parts.feed._lines._lines.get(task)
+                if line is not None and len(line._waiting) == count:
+                    return
+                await asyncio.sleep(0)

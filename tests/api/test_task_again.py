@@ -13,7 +13,6 @@ from goatherd.contracts.ids import new_id
 from goatherd.contracts.task import TaskEvent, TaskEventType
 from tests.api.conftest import House, check_problem
 from tests.api.task_house import TaskHouse
-from tests.api.test_task_waiting import until_waiting
 
 
 @pytest.fixture
@@ -86,13 +85,13 @@ async def test_who_waits_for_work_learns_that_all_is_done(tasks: TaskHouse, end:
     (held,) = await tasks.take(task)
     path, body = f"/task/{task}/subtask/__take", {"worker": "w", "wait_s": 20}
     waiting = [asyncio.create_task(tasks.http.post(path, json=body)) for _ in range(3)]
-    await until_waiting(tasks, task, 3)
+    await tasks.until_waiting(task, 3)
     await tasks.put(task, held, status=end, retryable=False)
     for answer in await asyncio.wait_for(asyncio.gather(*waiting), 2):
         assert (answer.json()["assignments"], answer.json()["task"]["status"]) == ([], end)
     # Who comes now waits for what may be added.
     late = asyncio.create_task(tasks.take(task, wait_s=20))
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     await tasks.add(task, {"title": "more"})
     assert [one["title"] for one in await asyncio.wait_for(late, 2)] == ["more"]
 

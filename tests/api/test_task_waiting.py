@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from api.task_schemas import TakeBody
 from goatherd.contracts.task_messages import TakeSubtasks
+from goatherd.errors import Unavailable
+from goatherd.security.access import Principal
 from tests.api.conftest import House, check_problem
 from tests.api.task_house import TaskHouse
 
@@ -20,16 +23,6 @@ def takes(tasks: TaskHouse) -> int:
     return sum(isinstance(one, TakeSubtasks) for one in tasks.actors.asked)
 
 
-async def until_waiting(tasks: TaskHouse, task: str, count: int) -> None:
-    """Until so many have been told that there is nothing, and wait."""
-    async with asyncio.timeout(5):
-        while True:
-            line = tasks.parts.feed._lines._lines.get(task)
-            if line is not None and len(line._waiting) == count:
-                return
-            await asyncio.sleep(0)
-
-
 async def test_nothing_is_an_empty_answer_at_once(tasks: TaskHouse) -> None:
     task = await tasks.create()
     assert await tasks.take(task) == []
@@ -40,7 +33,7 @@ async def test_nothing_is_an_empty_answer_at_once(tasks: TaskHouse) -> None:
 async def test_one_who_waits_gets_what_comes(tasks: TaskHouse) -> None:
     task = await tasks.create()
     waiting = asyncio.create_task(tasks.take(task, wait_s=20))
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     await tasks.add(task, {"title": "new"})
     (held,) = await asyncio.wait_for(waiting, 2)
     assert (held["title"], takes(tasks)) == ("new", 2)
@@ -58,10 +51,10 @@ async def test_waiting_in_vain_ends_and_asks_once(tasks: TaskHouse) -> None:
 async def test_as_many_are_waked_as_came(tasks: TaskHouse) -> None:
     task = await tasks.create()
     waiting = [asyncio.create_task(tasks.take(task, f"w{n}", wait_s=20)) for n in range(20)]
-    await until_waiting(tasks, task, 20)
+    await tasks.until_waiting(task, 20)
     await tasks.add(task, [{}, {}, {}])
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=2)
-    await until_waiting(tasks, task, 17)
+    await tasks.until_waiting(task, 17)
     assert sum(task.done() for task in waiting) == 3
     assert all(task.done() for task in waiting[:3]), "who came first is first"
     assert takes(tasks) == 23
@@ -72,9 +65,9 @@ async def test_as_many_are_waked_as_came(tasks: TaskHouse) -> None:
 async def test_who_can_t_take_it_wakes_the_next(tasks: TaskHouse) -> None:
     task = await tasks.create()
     unable = [asyncio.create_task(tasks.take(task, f"u{n}", wait_s=20)) for n in range(3)]
-    await until_waiting(tasks, task, 3)
+    await tasks.until_waiting(task, 3)
     able = asyncio.create_task(tasks.take(task, "able", capabilities=["gpu"], wait_s=20))
-    await until_waiting(tasks, task, 4)
+    await tasks.until_waiting(task, 4)
     await tasks.add(task, {"requires": ["gpu"]})
     assert len(await asyncio.wait_for(able, 2)) == 1
     assert takes(tasks) == 8
@@ -99,7 +92,7 @@ async def test_whatever_makes_work_wakes(tasks: TaskHouse, how: str) -> None:
         await tasks.put(task, held, status="pending")
         await tasks.http.post(f"/task/{task}/__pause")
     waiting = asyncio.create_task(tasks.take(task, "second", wait_s=20))
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     match how:
         case "released":
             await tasks.put(task, held, status="pending")
@@ -126,7 +119,7 @@ async def test_what_another_process_makes_wakes(tasks: TaskHouse) -> None:
     """Its events come by the store's feed only."""
     task = await tasks.create()
     waiting = asyncio.create_task(tasks.take(task, wait_s=20))
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     await tasks.parts.feed.listen()
     writer, on_events = tasks.parts.actors.writer, tasks.parts.actors._on_events
     tasks.parts.actors._on_events = lambda *_: None
@@ -139,11 +132,11 @@ async def test_what_another_process_makes_wakes(tasks: TaskHouse) -> None:
 async def test_a_feed_that_was_lost_has_one_look(tasks: TaskHouse) -> None:
     task = await tasks.create()
     waiting = [asyncio.create_task(tasks.take(task, f"w{n}", wait_s=20)) for n in range(3)]
-    await until_waiting(tasks, task, 3)
+    await tasks.until_waiting(task, 3)
     before = takes(tasks)
     tasks.parts.feed._miss_all()
     await asyncio.sleep(0.02)
-    await until_waiting(tasks, task, 3)
+    await tasks.until_waiting(task, 3)
     assert takes(tasks) == before + 1
     for one in waiting:
         one.cancel()
@@ -156,7 +149,7 @@ async def test_the_end_of_the_task_ends_the_wait(tasks: TaskHouse) -> None:
     waiting = [
         asyncio.create_task(tasks.http.post(path, json={"worker": f"w{n}", "wait_s": 20})) for n in range(2)
     ]
-    await until_waiting(tasks, task, 2)
+    await tasks.until_waiting(task, 2)
     await tasks.http.delete(f"/task/{task}")
     for answer in await asyncio.wait_for(asyncio.gather(*waiting), 2):
         check_problem(answer, 409, "task-closed")
@@ -166,7 +159,7 @@ async def test_a_process_that_goes_ends_the_wait(tasks: TaskHouse) -> None:
     task = await tasks.create()
     path = f"/task/{task}/subtask/__take"
     waiting = asyncio.create_task(tasks.http.post(path, json={"worker": "w", "wait_s": 20}))
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     tasks.parts.feed.close()
     check_problem(await asyncio.wait_for(waiting, 2), 503, "restarting")
 
@@ -179,17 +172,13 @@ async def test_a_client_that_goes_away_leaves_its_place_to_the_next(tasks: TaskH
         await left.wait()
         gone.set()
 
-    from api.task_schemas import TakeBody
-    from goatherd.errors import Unavailable
-    from goatherd.security.access import Principal
-
     body: Any = TakeBody(worker="first", wait_s=20)
     first = asyncio.create_task(
         tasks.parts.work.take(Principal("local"), task, body, take_id=None, gone=leaves)
     )
-    await until_waiting(tasks, task, 1)
+    await tasks.until_waiting(task, 1)
     second = asyncio.create_task(tasks.take(task, "second", wait_s=20))
-    await until_waiting(tasks, task, 2)
+    await tasks.until_waiting(task, 2)
     left.set()
     with pytest.raises(Unavailable):
         await asyncio.wait_for(first, 2)

@@ -38,11 +38,9 @@ def store() -> Store:
     return Store()
 
 
-def add(writer: TaskWriter, task: str, *numbers: int) -> None:
+def add(writer: TaskWriter, task: str, *numbers: int, kind: str = "subtask.updated") -> None:
     events = [
-        TaskEvent.model_validate(
-            {"seq": seq, "type": "subtask.updated", "task": task, "ts": "2026-11-22T12:00:00Z"}
-        )
+        TaskEvent.model_validate({"seq": seq, "type": kind, "task": task, "ts": "2026-11-22T12:00:00Z"})
         for seq in numbers
     ]
     last = max(numbers, default=0)
@@ -124,3 +122,36 @@ async def test_closing_writes_what_there_is(store: Store) -> None:
     async with asyncio.timeout(2):
         await writer.close()
     assert writer.acks(A) == [(1, 50)]
+
+
+async def test_what_somebody_may_wait_for_takes_along_what_nobody_does(store: Store) -> None:
+    writer = TaskWriter(store, linger_s=60)  # type: ignore[arg-type]
+    store.gate = asyncio.Event()
+    add(writer, A, *range(1, 20), kind="subtask.leased")
+    await store.begun.wait()
+    add(writer, A, 20, kind="subtask.completed")
+    store.begun.clear()
+    store.gate.set()
+    add(writer, A, 21, kind="subtask.released")
+    async with asyncio.timeout(10):
+        await store.begun.wait()
+    assert store.calls[1:] == [[(A, [20, 21], 21)]]
+    await writer.close()
+
+
+async def test_what_nobody_waits_for_is_kept_back_until_somebody_reads(store: Store) -> None:
+    writer = TaskWriter(store, linger_s=60)  # type: ignore[arg-type]
+    store.gate = asyncio.Event()
+    add(writer, A, *range(1, 20), kind="subtask.leased")
+    await store.begun.wait()
+    begun = asyncio.create_task(writer.settled(A))
+    await asyncio.sleep(0)
+    add(writer, A, 20, kind="subtask.completed")
+    store.gate.set()
+    async with asyncio.timeout(10):
+        await begun
+        assert len(store.calls) == 1
+        add(writer, A, 21, kind="subtask.completed")
+        await writer.settled(A)
+    assert store.calls[1:] == [[(A, [20, 21], 21)]]
+    await writer.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from activities.reconcile import Ended
 from goatherd.actors import ActorStopped
 from tests.api.conftest import House, check_problem
 from tests.api.task_house import TaskHouse
@@ -206,10 +207,10 @@ async def test_one_that_was_ended_by_force_is_closed_for_its_readers(
 ) -> None:
     task = await tasks.create({})
 
-    async def terminated(*_: object) -> tuple[str, str]:
-        return "cancelled", "terminated"
+    async def terminated(*_: object) -> Ended:
+        return Ended("terminated")
 
-    monkeypatch.setattr("api.task_actors.end_of", terminated)
+    monkeypatch.setattr("api.task_actors.how_ended", terminated)
     tasks.actors.fault = ActorStopped("gone")
     take = await tasks.http.post(f"/task/{task}/subtask/__take", json={"worker": "w"})
     check_problem(take, 409, "task-closed")

@@ -9,7 +9,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from activities.backends.models import Models
+from activities.backends.model_host import ModelHost
 from goatherd.contracts.chat import (
     CancelMessage,
     DeleteMessage,
@@ -93,7 +93,7 @@ async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     async with temporal_server() as environment, AsyncExitStack() as stack:
         house = make_house(environment.client)
-        parts = Parts(house.client, house.store, Models(house.settings), house.settings)
+        parts = Parts(house.client, house.store, ModelHost(house.settings), house.settings)
         for worker in build_workers(ALL_POOLS, parts):
             await stack.enter_async_context(worker)
         for scenario in (everything, many_runs, forked):

@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from activities.backends.memory import MemoryChatStore
-from activities.backends.models import Models
+from activities.backends.model_host import ModelHost
 from goatherd.contracts.chat import (
     Changed,
     Event,
@@ -136,7 +136,7 @@ def make_house(client: Client) -> House:
 @pytest.fixture
 async def house(temporal: WorkflowEnvironment) -> AsyncIterator[House]:
     house = make_house(temporal.client)
-    parts = Parts(house.client, house.store, Models(house.settings), house.settings)
+    parts = Parts(house.client, house.store, ModelHost(house.settings), house.settings)
     async with AsyncExitStack() as stack:
         for worker in build_workers(ALL_POOLS, parts):
             await stack.enter_async_context(worker)
