@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol, Self, cast
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.exceptions import ApplicationError
 
+from activities.attending import beating, handed_over
 from activities.ports import ChatModel, ChatRequest, ChatStore, ModelHub
 from goatherd.contracts.chat import (
     BranchCopied,
@@ -39,7 +40,6 @@ from goatherd.waiting import put_down
 
 BATCH_S = 0.075
 """How long text gathers before it is written: people read no faster, and the store is spared."""
-HEARTBEAT_S = 0.5
 CONTEXT_MESSAGES = 200
 COPY_LIMIT = 100_000
 _BEGINNINGS = (EventType.MESSAGE_CREATED, EventType.RUN_STARTED)
@@ -119,14 +119,14 @@ class ReplyActivities:
         A second attempt, after the first one's worker was lost, goes on where the first one stopped.
         Cancelled, it gives what there is. Errors that may pass are raised as such, and Temporal retries.
         """
-        beating = asyncio.create_task(_heartbeat())
         name = self._default_model if order.model == DEFAULT_MODEL else order.model
         metrics.GENERATIONS.labels(name).inc()
         try:
-            reply = None if await self._is_closed(order) else await self._write(order, name)
-            if reply is not None:
-                metrics.REPLIES.labels(name, reply.status).inc()
-            return await self._finish(order, reply)
+            async with beating():
+                reply = None if await self._is_closed(order) else await self._write(order, name)
+                if reply is not None:
+                    metrics.REPLIES.labels(name, reply.status).inc()
+                return await self._finish(order, reply)
         except _Reset:
             return Written(fenced=True)
         except Fenced as error:
@@ -136,7 +136,6 @@ class ReplyActivities:
             raise failure(error) from error
         finally:
             metrics.GENERATIONS.labels(name).dec()
-            beating.cancel()
 
     async def _write(self, order: WriteReply, name: str) -> Reply:
         # All three are on the way to the first token, so they are had at once: what the store lacks is mostly
@@ -156,14 +155,9 @@ class ReplyActivities:
             async with writer:
                 finish = await _run(model, name, request, writer)
         except asyncio.CancelledError:
+            if (over := handed_over("the reply")) is not None:
+                raise over from None
             details = activity.cancellation_details()
-            if details is not None and details.worker_shutdown:
-                raise ApplicationError(
-                    "The worker shuts down; another goes on with the reply.",
-                    type="worker-shutdown",
-                    next_retry_delay=timedelta(milliseconds=10),
-                    category=ApplicationErrorCategory.BENIGN,
-                ) from None
             if details is None or not details.cancel_requested:
                 raise
             return Reply(status="cancelled", content=writer.text, finish_reason="cancelled")
@@ -218,12 +212,6 @@ async def _run(model: ChatModel, name: str, request: ChatRequest, writer: _Delta
                 started = None
             writer.add(piece.text)
     raise Unavailable("The model stopped without an end.")
-
-
-async def _heartbeat() -> None:
-    while True:
-        activity.heartbeat()
-        await asyncio.sleep(HEARTBEAT_S)
 
 
 class _DeltaWriter:

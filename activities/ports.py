@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from goatherd.contracts.chat import Delta, Ephemeral, Event, Message, Session
 from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation, ModelSpec
+from goatherd.contracts.model import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,13 @@ class WorkerStatus:
     detail: str = ""
     models: dict[str, str] = field(default_factory=dict)
     """By model name: `loading`, `ready` or `failed: why`."""
+    queue: str = ""
+    """The task queue that only this worker polls, if it serves models."""
+    memory_bytes: int = 0
+    """What its models may take together."""
+    used_bytes: int = 0
+    """What they take now."""
+    device: str = ""
     at: datetime | None = None
 
 
@@ -167,11 +175,21 @@ class WorkerRegistry(Protocol):
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """`turns` are the conversation, oldest first; `prefix` is what there is of the reply already, which the
-    model goes on from (its text is not yielded again; `max_tokens` and usage count it)."""
+    model goes on from (its text is not yielded again; `max_tokens` and usage count it).
+
+    With a `prompt` there are no turns: the model goes on from that text as it is, without a template.
+    """
 
     turns: Sequence[ChatTurn]
     generation: Generation
     prefix: str = ""
+    prompt: str | None = None
+    prompt_tokens: int | None = None
+    """Only the last so many tokens of `prompt` count. None: one that does not fit is `Invalid`."""
+    details: bool = False
+    """Whether chunks say their tokens."""
+    passed_on: Json = field(default_factory=dict)
+    """What only a remote provider understands, as its API names it."""
 
 
 class ChatModel(Protocol):

@@ -18,8 +18,24 @@ from api.feed import ChatFeed
 from api.head import Head
 from api.idempotency import Idempotency, StoredProblem, on_stored_problem
 from api.middleware import Guard, Observe
+from api.model_parts import MakeInference, ModelStores, by_workers, serve_models
+from api.model_registry import ModelRegistry
 from api.readiness import Readiness
-from api.routes import chat, chat_streams, messages, subtasks, system, task_streams, tasks
+from api.routes import (
+    chat,
+    chat_streams,
+    hf_models,
+    jobs,
+    messages,
+    models,
+    openai_media,
+    openai_models,
+    openai_text,
+    subtasks,
+    system,
+    task_streams,
+    tasks,
+)
 from api.service import ChatService
 from api.task_actors import Actors
 from api.task_parts import serve_tasks
@@ -44,7 +60,7 @@ _EXPOSED = [
     "x-should-retry",
 ]
 
-MakeService = Callable[[Client, ChatStore, Settings], ChatService]
+MakeService = Callable[[Client, ChatStore, Settings, ModelRegistry], ChatService]
 MakeActors = Callable[[Client, Settings], Actors]
 
 
@@ -61,9 +77,11 @@ def create_app(
     idempotency: IdempotencyStore,
     workers: WorkerRegistry,
     task_store: TaskStore,
+    model_stores: ModelStores,
     tracing: Tracing | None = None,
     make_service: MakeService = ChatService,
     make_actors: MakeActors = actors_of,
+    make_inference: MakeInference = by_workers,
 ) -> FastAPI:
     """The app. The parts are the caller's to open and close; feed and service are made by its lifespan."""
 
@@ -72,13 +90,17 @@ def create_app(
         async with (
             ChatFeed(store).running() as feed,
             serve_tasks(client, make_actors(client, settings), task_store, settings) as served,
+            serve_models(client, workers, model_stores, settings, make_inference) as hosted,
         ):
             yield State(
                 parts=Parts(
                     settings=settings,
-                    service=make_service(client, store, settings),
+                    service=make_service(client, store, settings, hosted.registry),
                     feed=feed,
                     tasks=served,
+                    inference=hosted.inference,
+                    models=hosted.admin,
+                    jobs=hosted.jobs,
                     idempotency=Idempotency(idempotency, lease_s=settings.ask_timeout_s + _LEASE_MARGIN_S),
                     workers=workers,
                     readiness=Readiness(
@@ -111,6 +133,15 @@ def create_app(
         tasks.router,
         tasks.queries,
         task_streams.router,
+        openai_text.router,
+        openai_media.router,
+        openai_models.router,
+        jobs.router,
+        models.router,
+        hf_models.router,
+        # Takes whatever is below /models: what the others take comes before.
+        models.one,
+        hf_models.address,
         system.router,
     ):
         _mount(app, router)

@@ -17,6 +17,9 @@ from starlette.responses import Response
 from activities.ports import WorkerRegistry
 from api.feed import ChatFeed
 from api.idempotency import Idempotency
+from api.inference_port import Inference
+from api.job_service import JobService
+from api.model_admin import ModelAdmin
 from api.readiness import Readiness
 from api.service import ChatService
 from api.task_parts import Tasks
@@ -32,6 +35,9 @@ class Parts:
     service: ChatService
     feed: ChatFeed
     tasks: Tasks
+    inference: Inference
+    models: ModelAdmin
+    jobs: JobService
     idempotency: Idempotency
     workers: WorkerRegistry
     readiness: Readiness

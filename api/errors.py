@@ -1,7 +1,8 @@
 """Errors as HTTP answers: the only place where an error of ours gets a status, and the shape of a problem.
 
 Every error is `application/problem+json` (RFC 9457) with `code`, a stable slug for machines, `request_id`,
-and, where input is at fault, `errors` that point at it.
+and, where input is at fault, `errors` that point at it; but below `/v1` and `/models` it has the shape that
+the clients of these surfaces show (`api/error_shapes.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from api.error_shapes import Surface, shaped, surface_of
 from goatherd.contracts.ids import ASSIGNMENT_ID, CHAT_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
+from goatherd.contracts.inference import MODEL_NAME
 from goatherd.errors import (
     Conflict,
     DeadlineExceeded,
@@ -104,6 +107,9 @@ _STATUS: dict[type[GoatherdError], int] = {
     GoatherdError: 500,
 }
 
+_ABROAD = {"model-not-found": 404}
+"""Statuses by code on the surfaces of others, where a model is what is asked, not a part of a body."""
+
 TITLES = {
     "agent-not-found": "No such agent",
     "body-too-large": "Body too large",
@@ -127,8 +133,10 @@ TITLES = {
     "message-finished": "Message finished",
     "method-not-allowed": "Method not allowed",
     "model-not-found": "No such model",
+    "model-unavailable": "Model unavailable",
     "not-found": "Not found",
     "origin-not-allowed": "Origin not allowed",
+    "out-of-memory": "Out of memory",
     "precondition-failed": "Changed meanwhile",
     "precondition-required": "If-Match required",
     "route-not-found": "No such route",
@@ -137,11 +145,15 @@ TITLES = {
     "starting": "Starting",
     "storage-full": "Storage full",
     "task-closed": "Task closed",
+    "too-long": "Too long for the model",
     "too-many-requests": "Too many requests",
     "unavailable": "Unavailable",
     "unknown-method": "Unknown method",
     "unknown-parameter": "Unknown parameter",
+    "unreadable-media": "Not an image or a sound",
     "unsupported-media-type": "Unsupported media type",
+    "unsupported-parameter": "Unsupported parameter",
+    "wrong-task": "Not what the model is for",
 }
 
 PATTERNS = {
@@ -152,6 +164,8 @@ PATTERNS = {
     ASSIGNMENT_ID: "The id of an assignment, such as asg_01k9w2x6hj3v8m5r7t00000001.",
     HAS_TEXT: "Has no text, only white space.",
     WEBHOOK_SECRET: "A secret for webhooks: base64 of 18 to 62 bytes, with `whsec_` before it or not.",
+    MODEL_NAME: "A model's name: letters, digits and . _ -, in up to four parts with / between them, each of "
+    "which begins with a letter or digit.",
     r"^[!-~]+$": "Visible ASCII characters only, without spaces.",
     r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$": "1 to 64 of the characters A-Z a-z 0-9 _ . : / -, with a letter "
     "or digit first.",
@@ -226,9 +240,9 @@ def _fields(status: int, code: str, detail: str, errors: Sequence[dict[str, str]
 
 def error_headers(error: GoatherdError) -> dict[str, str]:
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyRequests):
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-    elif isinstance(error, TooManyRequests | KeyInUse):
+    elif isinstance(error, KeyInUse):
         headers["retry-after"] = "1"
     if isinstance(error, Conflict):
         # The OpenAI client retries a 409 unless told otherwise.
@@ -239,7 +253,14 @@ def error_headers(error: GoatherdError) -> dict[str, str]:
 def problem_response(
     scope: Scope, fields: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A problem, completed with what belongs to this one request."""
+    """A problem, completed with what belongs to this one request, in the shape of what was asked."""
+    surface = surface_of(scope["path"])
+    if surface is not Surface.OWN:
+        content = shaped(surface, fields)
+        status = _ABROAD.get(fields["code"], fields["status"])
+        return Response(
+            orjson.dumps(content), status, media_type="application/json", headers=dict(headers or {})
+        )
     content = {
         **fields,
         "instance": _instance(scope),
@@ -248,6 +269,11 @@ def problem_response(
     return Response(
         orjson.dumps(content), fields["status"], media_type=PROBLEM_JSON, headers=dict(headers or {})
     )
+
+
+def error_body(scope: Scope, error: GoatherdError) -> dict[str, Any]:
+    """What an answer that has begun already says of an error: in the shape of what was asked."""
+    return shaped(surface_of(scope["path"]), problem_fields(error))
 
 
 def error_response(scope: Scope, error: GoatherdError) -> Response:
@@ -298,11 +324,13 @@ def _http_problem(app: FastAPI, request: Request, error: HTTPException) -> Respo
 def allowed_methods(app: FastAPI, scope: Scope) -> set[str]:
     """The methods of all routes that the path matches (Starlette names those of the first one only).
 
-    Of one that ends in a word of ours, only those of routes with this word: it is nobody's id.
+    Of one that ends in a word of ours, only those of routes with this word: it is nobody's id. Routes that
+    take any rest of a path count only if no others match.
     """
     last = scope["path"].rpartition("/")[2]
     found = [route for route in app.routes if route.matches(scope)[0] is not Match.NONE]
     found = [route for route in found if getattr(route, "path", "").endswith(f"/{last}")] or found
+    found = [route for route in found if not getattr(route, "path", "").endswith(":path}")] or found
     methods: set[str] = set()
     for route in found:
         methods |= getattr(route, "methods", None) or set()
@@ -326,10 +354,10 @@ def invalid_parameters(errors: Sequence[Any]) -> InvalidInput:
     return InvalidInput(found, code="unknown-parameter" if unknown else "invalid-parameter")
 
 
-def invalid_fields(errors: Sequence[Any]) -> InvalidInput:
-    """Pydantic's complaints about a body, as ours."""
+def invalid_fields(errors: Sequence[Any], *, under: str = "") -> InvalidInput:
+    """Pydantic's complaints about a body, or what is `under` a pointer in it, as ours."""
     return InvalidInput(
-        [{"pointer": pointer(error["loc"]), "detail": _sentence(error)} for error in errors[:20]]
+        [{"pointer": under + pointer(error["loc"]), "detail": _sentence(error)} for error in errors[:20]]
     )
 
 

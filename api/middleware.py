@@ -110,6 +110,7 @@ class Guard:
         self._app = app
         self._hosts = Hosts(settings)
         self._limit = settings.max_body_bytes
+        self._media_limit = settings.max_media_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -138,13 +139,14 @@ class Guard:
         self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]
     ) -> None:
         declared = headers.get(b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > self._limit:
+        limit = self._limit_of(scope["path"])
+        if declared is not None and declared.isdigit() and int(declared) > limit:
             waits = headers.get(b"expect", b"").lower() == b"100-continue"
-            await self._too_large(scope, receive, send, drain=not waits)
+            await self._too_large(scope, receive, send, limit, drain=not waits)
             return
         limited = receive
         if b"transfer-encoding" in headers:
-            limited = _counted(receive, self._limit)
+            limited = _counted(receive, limit)
         responding = False
 
         async def watched_send(message: Message) -> None:
@@ -158,7 +160,7 @@ class Guard:
             # It left in the middle of its own request.
             return
         except _PastLimit:
-            await self._too_large(scope, receive, send, drain=True)
+            await self._too_large(scope, receive, send, limit, drain=True)
         except Exception:
             log.exception("request failed")
             if responding:
@@ -166,10 +168,18 @@ class Guard:
                 raise
             await internal_error_response(scope)(scope, receive, send)
 
-    async def _too_large(self, scope: Scope, receive: Receive, send: Send, *, drain: bool) -> None:
+    def _limit_of(self, path: str) -> int:
+        """Where an image or a sound may be sent, one in base64 has to fit, with what stands around it."""
+        if path.startswith(("/v1/", "/models/", "/inference/")):
+            return self._limit + (self._media_limit + 2) // 3 * 4
+        return self._limit
+
+    async def _too_large(
+        self, scope: Scope, receive: Receive, send: Send, limit: int, *, drain: bool
+    ) -> None:
         done = drain and await _drained(receive)
         response = error_response(
-            scope, BodyTooLarge(f"The body has more than {self._limit} bytes. Send less at once.")
+            scope, BodyTooLarge(f"The body has more than {limit} bytes. Send less at once.")
         )
         if not done:
             MutableHeaders(raw=response.raw_headers)["connection"] = "close"

@@ -14,8 +14,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.error_shapes import Surface, shaped, surface_of
 from api.errors import PROBLEM_JSON, TITLES
+from api.hf_inputs import ModelCall
 from api.idempotency import KEY_PATTERN
+from api.inference_schemas import HuggingFaceError, OpenAIError
+from api.job_schemas import CreateJob
+from api.model_schemas import RegisterModel
+from api.openai_schemas import BODIES as OPENAI_BODIES
 from api.schemas import (
     AckParams,
     CancelBody,
@@ -28,7 +34,7 @@ from api.schemas import (
     PassingEvent,
     PingParams,
     PostMessageBody,
-    Problem,
+    ProblemDetails,
     RegenerateBody,
     Schema,
     TypingParams,
@@ -36,7 +42,7 @@ from api.schemas import (
 from api.task_schemas import BODIES as TASK_BODIES
 from goatherd import __version__
 from goatherd.contracts.chat import Event
-from goatherd.contracts.ids import CHAT_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
+from goatherd.contracts.ids import CHAT_ID, JOB_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
 from goatherd.contracts.task import TaskEvent
 from goatherd.settings import Settings
 
@@ -48,8 +54,14 @@ _BODIES: tuple[type[BaseModel], ...] = (
     FeedbackBody,
     ForkBody,
     PostMessageBody,
-    Problem,
+    ProblemDetails,
     RegenerateBody,
+    CreateJob,
+    ModelCall,
+    RegisterModel,
+    HuggingFaceError,
+    OpenAIError,
+    *OPENAI_BODIES,
     *TASK_BODIES,
 )
 _EVENTS: tuple[type[BaseModel], ...] = (Event, DeltaEvent, PassingEvent)
@@ -61,18 +73,22 @@ _DESCRIPTION = """
 Durable chats and tasks. What is answered with 2xx is durable: it survives the end of any process.
 
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`, a `detail` that says what to do,
-and the `request_id`. Bad input is never a 500. Unknown query parameters and body fields are 422: no
+and the `request_id`; below `/v1` and `/models` they have OpenAI's and Hugging Face's own shapes. Bad input
+is never a 500. Unknown query parameters and body fields are 422: no
 misspelt name is silently ignored.
 
 **Lists** take `limit`, `after`, `before` and `order`, and link to their neighbours in `Link`.
 
 **Idempotency-Key** on any POST makes it count once: the same key and body give the stored answer for 24 h.
+A model that is asked changes nothing, so these routes take no key.
 
 **x-request-id** is taken over if you send one (up to 128 visible ASCII characters), made if not, and is in
 every answer and log line. `traceparent` is honoured.
 
 A session's events come live: `GET /chat/{session}/events` (SSE) and `WS /chat/{session}/ws`. What they say,
 how to come back without a gap, and a client in JavaScript: `docs/protocol.md` of the source.
+
+A job (`POST /inference/job`) has a model compute something durably: it can be waited for, cancelled, retried.
 
 A task is a bag of subtasks. A worker takes some (`POST /task/{task}/subtask/__take`); each assignment is a
 lease with a token, which goes with everything that he reports. States, rules and examples: `docs/tasks.md`.
@@ -83,6 +99,12 @@ _TAGS = [
     {"name": "Messages", "description": "What is said in a session: a tree of messages."},
     {"name": "Tasks", "description": "Bags of work: made, listed, read, paused, cancelled."},
     {"name": "Subtasks", "description": "Added, taken by one worker at a time, and reported on."},
+    {
+        "name": "Models",
+        "description": "What models there are, and each at its address, as Hugging Face's clients ask.",
+    },
+    {"name": "Jobs", "description": "What models are asked for durably."},
+    {"name": "OpenAI", "description": "Models as OpenAI's clients ask them: `base_url` is ours with `/v1`."},
     {"name": "Events", "description": "The durable sequence of events of a session or a task, live."},
     {"name": "System", "description": "Is it alive, is it ready, what is it doing."},
 ]
@@ -98,6 +120,10 @@ MESSAGE_ID_PARAMETER: Schema = {
 TASK_ID_PARAMETER: Schema = {
     "pattern": TASK_ID,
     "examples": ["task_01k9w2x6hj3v8m5r7t0q4n1b2c"],
+}
+JOB_ID_PARAMETER: Schema = {
+    "pattern": JOB_ID,
+    "examples": ["job_01k9w2x6hj3v8m5r7t0q4n1b2c"],
 }
 SUBTASK_ID_PARAMETER: Schema = {
     "pattern": SUBTASK_ID,
@@ -203,7 +229,9 @@ def _error(status: int) -> dict[str, Any]:
     }
     response: dict[str, Any] = {
         "description": description,
-        "content": {PROBLEM_JSON: {"schema": {"$ref": _REF.format(model="Problem")}, "example": example}},
+        "content": {
+            PROBLEM_JSON: {"schema": {"$ref": _REF.format(model="ProblemDetails")}, "example": example}
+        },
     }
     if status in (409, 503):
         response["headers"] = {**RETRY_AFTER, **(_SHOULD_RETRY if status == 409 else {})}
@@ -275,18 +303,30 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
         schemas.setdefault(name, definition)
     models = sorted(settings.models)
     for name in ("CreateSession", "PostMessageBody", "RegenerateBody"):
-        _limit_to(schemas[name], "model", models)
+        # Not all that there are: more may be registered any time.
+        schemas[name]["properties"]["model"]["examples"] = models
     _limit_to(schemas["CreateSession"], "agent", list(AGENTS))
     components["headers"] = {
         "RequestId": {"description": "Names the request in every log line.", "schema": {"type": "string"}}
     }
-    for path in schema["paths"].values():
-        for operation in path.values():
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
             for response in operation["responses"].values():
+                _shape_error(surface_of(path), response)
                 response.setdefault("headers", {})["x-request-id"] = {
                     "$ref": "#/components/headers/RequestId"
                 }
     return schema
+
+
+def _shape_error(surface: Surface, response: dict[str, Any]) -> None:
+    """Errors have the shape of whoever's clients the path is for."""
+    problem = response.get("content", {}).get(PROBLEM_JSON)
+    if problem is None or surface is Surface.OWN:
+        return
+    model = OpenAIError if surface is Surface.OPENAI else HuggingFaceError
+    example = shaped(surface, problem["example"])
+    response["content"] = {"application/json": {"schema": reference(model.__name__), "example": example}}
 
 
 def _limit_to(schema: Schema, name: str, values: list[str]) -> None:

@@ -22,7 +22,7 @@ from goatherd.contracts.chat import (
 from goatherd.contracts.inference import Generation
 from goatherd.contracts.model import Json, Timestamp
 
-Item = TypeVar("Item", Session, Message)
+Item = TypeVar("Item", bound=BaseModel)
 
 # The pattern twice: behind the content's own validator, pydantic checks it, but doesn't tell it.
 Text = Annotated[Content, Field(pattern=HAS_TEXT, json_schema_extra={"pattern": HAS_TEXT})]
@@ -74,6 +74,9 @@ class GenerationBody(Generation):
         None,
         description="The same seed and input: the same reply. Default: the session's, else the model's own, "
         "else a new one for each reply.",
+    )
+    top_k: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(
+        None, description=f"Only so many of the likeliest tokens; 0 is all. {_MODELS_OWN}"
     )
 
     def contract(self) -> Generation:
@@ -253,7 +256,7 @@ class Fault(BaseModel):
     detail: str
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """An error (RFC 9457)."""
 
     type: str = Field(examples=["urn:goatherd:error:session-ended"])

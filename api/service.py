@@ -20,6 +20,7 @@ from activities.ports import ChatStore, Page
 from activities.reconcile import end_read_side, end_reason, end_reset_run
 from api.asking import ask_until_there
 from api.flusher import Flusher
+from api.model_registry import ModelRegistry
 from api.recent import Recent
 from goatherd.actors import ActorStopped
 from goatherd.actors.durable import ActorSystem
@@ -70,8 +71,9 @@ Answer = TypeVar("Answer")
 class ChatService:
     """One a process. Sessions, messages and events as their owners may see and change them."""
 
-    def __init__(self, client: Client, store: ChatStore, settings: Settings) -> None:
+    def __init__(self, client: Client, store: ChatStore, settings: Settings, models: ModelRegistry) -> None:
         self.store = store
+        self._models = models
         self._client = client
         self._actors = ActorSystem(client, task_queue=settings.task_queue(Pool.ACTORS))
         self._settings = settings
@@ -150,7 +152,7 @@ class ChatService:
             {
                 "title": title if title is not None else source.title,
                 "agent": source.agent,
-                "model": source.model if source.model in self._settings.models else None,
+                "model": source.model if self._models.talks(source.model) else None,
                 "system": source.system,
                 "labels": source.labels,
                 "metadata": source.metadata,
@@ -337,7 +339,11 @@ class ChatService:
 
     def _model(self, name: str | None) -> str:
         name = name or self._settings.model
-        if name not in self._settings.models:
-            known = ", ".join(sorted(self._settings.models))
-            raise ModelNotFound(f"There is no model {name!r}. There are: {known}.", pointer="/model")
+        if not self._models.talks(name):
+            known = ", ".join(
+                entry.name for entry in self._models.entries() if self._models.talks(entry.name)
+            )
+            raise ModelNotFound(
+                f"There is no model {name!r} that talks. There are: {known}.", pointer="/model"
+            )
         return name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, ClassVar, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.connections import cut_off
 from api.frames import Frame
+from api.hangup import disconnected
 from api.subscription import FeedClosed, SlowConsumer
 from goatherd.telemetry import get_logger
 from goatherd.telemetry.metrics import OPEN_SOCKETS, SLOW_CONSUMERS
@@ -46,8 +48,9 @@ class EventStream(Response):
     """
 
     media_type = MEDIA_TYPE
+    hello: ClassVar[bytes] = HELLO
 
-    def __init__(self, frames: AsyncGenerator[Frame]) -> None:
+    def __init__(self, frames: AsyncGenerator[Any]) -> None:
         # Not `super().__init__`, which would say how long the body is.
         self.status_code = 200
         self.background = None
@@ -55,9 +58,13 @@ class EventStream(Response):
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
         self._frames = frames
 
+    @staticmethod
+    def encoded(frame: Frame) -> bytes:
+        return encode(frame)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = asyncio.create_task(self._write(send))
-        reader = asyncio.create_task(_disconnected(receive))
+        reader = asyncio.create_task(disconnected(receive))
         with OPEN_SOCKETS.labels("sse").track_inprogress():
             try:
                 await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,19 +82,42 @@ class EventStream(Response):
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await _send(send, HELLO)
+        if self.hello:
+            await _send(send, self.hello)
         try:
             async with aclosing(self._frames) as frames:
                 async for frame in frames:
-                    await _send(send, encode(frame))
+                    await _send(send, self.encoded(frame))
         except FeedClosed:
             pass  # A whole answer, if a short one: the client comes back, to another process or the next.
         await _send(send, b"", more=False)
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class DataStream(EventStream):
+    """As it, of what is written as events already: without names, ids, or a greeting.
+
+    What the events are made from is closed at the end, even if they were never begun.
+    """
+
+    hello = b""
+
+    def __init__(self, frames: AsyncGenerator[bytes], source: Closable) -> None:
+        super().__init__(frames)
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._source.aclose()
+
+    @staticmethod
+    def encoded(frame: bytes) -> bytes:  # type: ignore[override]
+        return frame
 
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:

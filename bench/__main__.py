@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, each as a ratio against raw Temporal or the raw library in the same run.
 
-`make bench ARGS=actors`, `ARGS=chat` or `ARGS=tasks` runs a part.
+`make bench ARGS=actors`, `ARGS=chat`, `ARGS=tasks` or `ARGS=inference` runs a part.
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ import sys
 
 from bench.actors import durable, local
 from bench.chat import run as chat
+from bench.inference import run as inference
 from bench.tasks import run as tasks
 
-PARTS = {"actors": (local.main, durable.main), "chat": (chat.main,), "tasks": (tasks.main,)}
+PARTS = {
+    "actors": (local.main, durable.main),
+    "chat": (chat.main,),
+    "tasks": (tasks.main,),
+    "inference": (inference.main,),
+}
 
 
 async def main(wanted: list[str]) -> None:

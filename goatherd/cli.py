@@ -237,12 +237,18 @@ def prepare_models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """Shows the configured models (GOATHERD_MODELS); `*` marks the default one."""
+    """Shows the configured models (GOATHERD_MODELS, GOATHERD_MODELS_FILE): name, task, provider, origin and
+    source; `*` marks the default one. Those that were registered by request are at GET /models."""
     settings = _settings()
-    width = max((len(name) for name in settings.models), default=0)
-    for name, spec in settings.models.items():
-        mark = "*" if name == settings.model else " "
-        typer.echo(f"{mark} {name:<{width}}  {spec.provider}  {spec.source}".rstrip())
+    rows = [
+        (name, spec.task.value, spec.provider, settings.origin(name), spec.source)
+        for name, spec in settings.models.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        mark = "*" if row[0] == settings.model else " "
+        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo(f"{mark} {cells}".rstrip())
 
 
 @app.command()

@@ -5,6 +5,8 @@ GoatherdError                code, message, detail
 ├── Invalid                  what was asked makes no sense; the same call fails again
 │   ├── MalformedCursor
 │   ├── ModelNotFound
+│   ├── WrongTask            a model is asked for what it is not for
+│   ├── UnreadableMedia      no image or sound that can be decoded
 │   ├── DependencyCycle
 │   └── ClientIdReused       repeated, but with another content
 ├── NotFound                 unknown, or somebody else's
@@ -17,7 +19,7 @@ GoatherdError                code, message, detail
 │   ├── InvalidTransition
 │   └── Fenced               a writer that another has replaced
 ├── Forbidden
-├── TooManyRequests
+├── TooManyRequests          (retry_after_s)
 ├── Unavailable              a part is down; the same call may pass later (retry_after_s)
 └── DeadlineExceeded         no answer in time; whether it was applied is unknown
 ```
@@ -60,6 +62,14 @@ class MalformedCursor(Invalid):
 
 class ModelNotFound(Invalid):
     code = "model-not-found"
+
+
+class WrongTask(Invalid):
+    code = "wrong-task"
+
+
+class UnreadableMedia(Invalid):
+    code = "unreadable-media"
 
 
 class DependencyCycle(Invalid):
@@ -114,6 +124,10 @@ class TooManyRequests(GoatherdError):
     code = "too-many-requests"
     retryable = True
 
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
 
 class Unavailable(GoatherdError):
     code = "unavailable"
@@ -129,7 +143,19 @@ class DeadlineExceeded(GoatherdError):
     retryable = True
 
 
-CODES = frozenset({GoatherdError.code, *_BY_CODE, "model-unavailable", "too-long", "out-of-memory"})
+_WITHOUT_CLASS: dict[str, type[GoatherdError]] = {
+    "cancelled": Unavailable,
+    "model-too-large": Unavailable,
+    "model-unavailable": Unavailable,
+    "no-room": Unavailable,
+    "no-worker": Unavailable,
+    "out-of-memory": Unavailable,
+    "too-long": Invalid,
+    "worker-lost": Unavailable,
+}
+"""Codes that say more than the class of their errors does."""
+
+CODES = frozenset({GoatherdError.code, *_BY_CODE, *_WITHOUT_CLASS})
 """The codes that errors of ours cross processes with."""
 
 
@@ -138,5 +164,7 @@ def from_code(code: str | None, message: str) -> GoatherdError:
 
     An unknown code gives a plain `GoatherdError` that keeps it.
     """
+    if code in _WITHOUT_CLASS:
+        return _WITHOUT_CLASS[code](message, code=code)
     kind = _BY_CODE.get(code or "")
     return kind(message) if kind is not None else GoatherdError(message, code=code or "error")

@@ -26,7 +26,6 @@ from temporalio.converter import (
     StorageDriverClaim,
     StorageDriverRetrieveContext,
     StorageDriverStoreContext,
-    StorageDriverWorkflowInfo,
 )
 
 from goatherd.errors import GoatherdError, Unavailable
@@ -45,7 +44,8 @@ class PayloadLost(GoatherdError):
 
 
 class Owner(NamedTuple):
-    """Whose history has the claim. `workflow` is empty if nobody told: then it is never swept."""
+    """Whose history has the claim: a workflow, or an activity without one, by its id. It is empty if nobody
+    told: then it is never swept."""
 
     namespace: str
     workflow: str
@@ -162,8 +162,8 @@ def _owner(context: StorageDriverStoreContext) -> Owner:
     target = context.target
     if target is None:
         return Owner("", "")
-    is_workflow = isinstance(target, StorageDriverWorkflowInfo)
-    return Owner(target.namespace, (target.id or "") if is_workflow else "")
+    # There is no workflow of an activity's id, so that the sweeper takes it for gone, after a while.
+    return Owner(target.namespace, target.id or "")
 
 
 def utc_now() -> datetime:

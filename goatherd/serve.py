@@ -11,10 +11,13 @@ import uvicorn
 from temporalio.client import Client
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_jobs import MemoryJobStore
+from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
 from activities.backends.stores import open_stores
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
+from api.model_parts import ModelStores
 from api.table import route_table as app_route_table
 from goatherd import heap
 from goatherd.settings import Settings
@@ -39,6 +42,7 @@ def route_table(settings: Settings | None = None) -> Sequence[tuple[str, str, st
             idempotency=MemoryIdempotencyStore(),
             workers=MemoryWorkerRegistry(),
             task_store=MemoryTaskStore(),
+            model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
         )
     )
 
@@ -78,6 +82,7 @@ async def _serve(settings: Settings) -> None:
             idempotency=stores.idempotency,
             workers=stores.workers,
             task_store=stores.tasks,
+            model_stores=ModelStores(stores.catalog, stores.pieces, stores.jobs, stores.payloads),
             tracing=tracing,
         )
         server = uvicorn.Server(

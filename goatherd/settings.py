@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from goatherd.contracts.inference import Generation, ModelSpec
 from goatherd.contracts.queues import Pool, task_queue
+from goatherd.model_file import read_models
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -32,6 +33,12 @@ def _comma_separated(value: object) -> object:
     if value.startswith("["):
         return json.loads(value)
     return [one.strip() for one in value.split(",") if one.strip()]
+
+
+def _readable_models(path: Path | None) -> Path | None:
+    if path is not None:
+        read_models(path)
+    return path
 
 
 class Settings(BaseSettings):
@@ -62,11 +69,22 @@ class Settings(BaseSettings):
     mongo_database: str = "goatherd"
 
     # Models
-    models: dict[str, ModelSpec] = Field(default_factory=_default_models)
+    models_file: Annotated[Path | None, AfterValidator(_readable_models)] = Field(
+        None, description="JSON or TOML of more models: `models` wins where both name one."
+    )
+    models: dict[str, ModelSpec] = Field(default_factory=_default_models, validate_default=True)
     model: str = Field(DEFAULT_MODEL, description="The model of sessions that name none.")
     preload: bool = Field(True, description="Inference workers load the default model at start.")
-    inference_slots: int = Field(2, ge=1, description="Replies that one inference worker makes at once.")
+    inference_slots: int = Field(
+        8, ge=1, description="Replies in chats that one inference worker makes at once; they are batched."
+    )
     torch_threads: int | None = None
+    model_memory_mb: int | None = Field(
+        None,
+        ge=1,
+        description="What the models of one worker may take. Default: 60 % of the GPU's memory, or of the "
+        "machine's if it has no GPU.",
+    )
 
     # Actors
     actors: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
@@ -81,6 +99,16 @@ class Settings(BaseSettings):
     session_max_posts_per_run: int = Field(1_000, ge=1, le=1_500, description="Then it continues as new.")
     max_body_bytes: int = 1 << 20
     ask_timeout_s: float = Field(15.0, gt=0)
+
+    # Inference
+    max_media_bytes: int = Field(
+        25 << 20, ge=1, description="Of an image or a sound in a request; in JSON it takes a third more."
+    )
+
+    posted_model_secrets: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        description="Secrets that models registered by a request may use: `env:SOME_KEY,file:/run/key`.",
+    )
 
     # Tasks
     webhook_allow_private: bool = Field(
@@ -108,6 +136,18 @@ class Settings(BaseSettings):
         None,
         description="Where a worker serves Prometheus metrics; Temporal's SDK takes the next port.",
     )
+
+    @field_validator("models")
+    @classmethod
+    def _with_file(cls, models: dict[str, ModelSpec], info: ValidationInfo) -> dict[str, ModelSpec]:
+        path: Path | None = info.data.get("models_file")
+        return models if path is None else {**read_models(path), **models}
+
+    def origin(self, model: str) -> Literal["settings", "file"]:
+        """Where one of `models` comes from."""
+        if self.models_file is None:
+            return "settings"
+        return "file" if read_models(self.models_file).get(model) == self.models[model] else "settings"
 
     def task_queue(self, pool: Pool) -> str:
         return task_queue(pool, self.task_queue_prefix)

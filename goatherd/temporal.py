@@ -224,13 +224,19 @@ def _late(name: str, timeout_s: float) -> DeadlineExceeded:
 
 def failure(error: GoatherdError) -> ApplicationError:
     """An error of ours as Temporal carries it: its code as the type. Retried only if it says so itself."""
-    details = [] if error.pointer is None else [error.pointer]
+    details: list[Any] = []
+    if isinstance(error, Unavailable):
+        details = [error.pointer, error.retry_after_s]
+    elif error.pointer is not None:
+        details = [error.pointer]
     return ApplicationError(error.message, *details, type=error.code, non_retryable=not error.retryable)
 
 
 def told(error: ApplicationError) -> GoatherdError:
     """The error of ours that `failure` has written."""
     made = from_code(error.type, error.message)
-    pointer = next(iter(error.details), None)
+    pointer, retry_after_s = (*error.details, None, None)[:2]
     made.pointer = pointer if isinstance(pointer, str) else None
+    if isinstance(made, Unavailable) and isinstance(retry_after_s, int | float):
+        made.retry_after_s = float(retry_after_s)
     return made

@@ -13,7 +13,13 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.backends.webhooks import Webhooks
+from activities.blobs import Blobs
 from activities.chat import ReplyActivities, StoreActivities
+from activities.inference import InferenceActivities
+from activities.inference_ports import ModelHost
+from activities.job_ports import JobStore
+from activities.jobs import JobActivities, JobSettling
+from activities.model_ports import PieceFeed
 from activities.ports import ChatStore, ModelHub
 from activities.task import TaskActivities
 from activities.task_ports import TaskStore
@@ -25,11 +31,14 @@ from goatherd.settings import Settings
 from workers.actor_types import ActorTypes
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
+from workflows.inference_job import InferenceJob
 from workflows.task import Task
 
 _STICKY = timedelta(seconds=1)
 """How long the next message to an actor waits for a worker that has died before another takes it up."""
 _CANCEL_WITHIN = timedelta(milliseconds=500)
+_CALLS_AT_ONCE = 500
+"""Orders that a worker has in hand: what waits here is what the next batches are formed of."""
 
 OURS = (ChatSession, Task)
 """The actor types that every worker of the pool `actors` serves."""
@@ -48,14 +57,23 @@ class Parts:
     journal: Journal | None = None
     actor_states: StateStore | None = None
     tasks: TaskStore | None = None
+    host: ModelHost | None = None
+    """Without it this worker replies in chats only."""
+    pieces: PieceFeed | None = None
+    blobs: Blobs | None = None
+    jobs: JobStore | None = None
+    worker: str = ""
+    """Its identity in the registry of workers."""
+    own_queue: str = ""
+    """What only this worker polls, for calls of the models that it has."""
 
 
 def build_workers(pools: Sequence[Pool], parts: Parts) -> list[Worker]:
-    """A Temporal worker for each pool."""
-    return [_BUILDERS[pool](parts) for pool in dict.fromkeys(pools)]
+    """Temporal workers for each pool."""
+    return [worker for pool in dict.fromkeys(pools) for worker in _BUILDERS[pool](parts)]
 
 
-def _actors(parts: Parts) -> Worker:
+def _actors(parts: Parts) -> list[Worker]:
     store = StoreActivities(parts.store)
     activities: list[Callable[..., Any]] = [store.flush, store.salvage, *parts.types.activities]
     if parts.journal is not None:
@@ -66,10 +84,10 @@ def _actors(parts: Parts) -> Worker:
     if parts.tasks is not None:
         activities.append(TaskActivities(parts.tasks).flush)
     blocking = ThreadPoolExecutor(thread_name_prefix="activity") if parts.types.has_blocking else None
-    return Worker(
+    worker = Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.ACTORS),
-        workflows=[*OURS, *parts.types.kinds],
+        workflows=[*OURS, InferenceJob, *parts.types.kinds],
         activities=activities,
         activity_executor=blocking,
         workflow_runner=workflow_runner(sandboxed=parts.settings.workflow_sandbox),
@@ -83,16 +101,37 @@ def _actors(parts: Parts) -> Worker:
         sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=3),
     )
+    return [worker]
 
 
-def _inference(parts: Parts) -> Worker:
+def _inference(parts: Parts) -> list[Worker]:
+    """One that shares its queue with the others of the pool, and takes no more than it can do at once; and
+    one for what is sent to this process because it has the model."""
     actor = TemporalTurnActor(parts.client, timeout_s=parts.settings.ask_timeout_s)
     replies = ReplyActivities(parts.store, parts.models, parts.settings.model, actor)
+    shared = parts.settings.task_queue(Pool.INFERENCE)
+    slots = parts.settings.inference_slots
+    if parts.host is None:
+        return [_inference_worker(parts, shared, [replies.write_reply], slots)]
+    calls = InferenceActivities(parts.host, pieces=parts.pieces, blobs=parts.blobs, worker=parts.worker)
+    shared_work: list[Callable[..., Any]] = [replies.write_reply, calls.infer]
+    if parts.jobs is not None:
+        shared_work.append(JobActivities(parts.jobs, calls).compute_part)
+    workers = [_inference_worker(parts, shared, shared_work, slots)]
+    if parts.own_queue:
+        own: list[Callable[..., Any]] = [calls.infer, calls.load_model, calls.unload_model]
+        workers.append(_inference_worker(parts, parts.own_queue, own, _CALLS_AT_ONCE))
+    return workers
+
+
+def _inference_worker(
+    parts: Parts, queue: str, activities: Sequence[Callable[..., Any]], at_once: int
+) -> Worker:
     return Worker(
         parts.client,
-        task_queue=parts.settings.task_queue(Pool.INFERENCE),
-        activities=[replies.write_reply],
-        max_concurrent_activities=parts.settings.inference_slots,
+        task_queue=queue,
+        activities=activities,
+        max_concurrent_activities=at_once,
         # A cancellation comes with the answer to a heartbeat: these bound how long a cancelled reply goes on.
         max_heartbeat_throttle_interval=_CANCEL_WITHIN,
         default_heartbeat_throttle_interval=_CANCEL_WITHIN,
@@ -101,17 +140,20 @@ def _inference(parts: Parts) -> Worker:
     )
 
 
-def _store(parts: Parts) -> Worker:
+def _store(parts: Parts) -> list[Worker]:
     activities: list[Callable[..., Any]] = [StoreActivities(parts.store).copy_branch]
     if parts.tasks is not None:
         webhooks = Webhooks(allow_private=parts.settings.webhook_allow_private)
         activities.append(TaskActivities(parts.tasks, webhooks).tell_callback)
-    return Worker(
+    if parts.jobs is not None:
+        activities.append(JobSettling(parts.jobs).settle_job)
+    worker = Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.STORE),
         activities=activities,
         graceful_shutdown_timeout=timedelta(seconds=3),
     )
+    return [worker]
 
 
 _BUILDERS = {Pool.ACTORS: _actors, Pool.INFERENCE: _inference, Pool.STORE: _store}

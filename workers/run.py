@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
 from temporalio.client import Client
 
-from activities.backends.models import Models
+from activities.backends.machine import Machine, survey
+from activities.backends.model_host import ModelHost
 from activities.backends.stores import open_stores
+from activities.blobs import Blobs
+from activities.job_reconcile import JobReadSide
 from activities.ports import WorkerRegistry, WorkerStatus
 from activities.reconcile import ReadSide, SessionReadSide
 from activities.task_reconcile import TaskReadSide
 from goatherd import heap
 from goatherd.actors.durable._obituaries import Obituaries
-from goatherd.contracts.queues import Pool
+from goatherd.contracts.queues import Pool, own_queue
 from goatherd.errors import GoatherdError
 from goatherd.settings import Settings
 from goatherd.telemetry import configure_tracing, get_logger, log_context_interceptor, temporal_runtime
@@ -30,6 +35,9 @@ from workers.pools import OURS, Parts, build_workers
 from workers.reconciler import Reconciler
 
 REPORT_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.25
+"""At the models: what changed is reported at once, as calls are sent by it."""
+_LAST_WORD_S = 1.0
 _MODEL_RETRY_S = 10.0
 
 log = get_logger(__name__)
@@ -70,29 +78,53 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
             )
 
         client = await until_up("Temporal", to_temporal)
-        models = Models(settings)
-        stack.callback(models.close)
+        serves_models = Pool.INFERENCE in pools
+        machine = await asyncio.to_thread(survey) if serves_models else Machine("", 0)
+        host = ModelHost(settings, catalog=stores.catalog, machine=machine)
+        stack.push_async_callback(host.close)
+        queue_of_ours = own_queue(secrets.token_hex(8), settings.task_queue_prefix)
         parts = Parts(
             client,
             stores.chats,
-            models,
+            host,
             settings,
             types=types,
             journal=stores.journal,
             actor_states=stores.actor_states,
             tasks=stores.tasks,
+            host=host,
+            pieces=stores.pieces,
+            blobs=Blobs(stores.payloads, client.namespace),
+            jobs=stores.jobs,
+            worker=identity,
+            own_queue=queue_of_ours,
         )
         workers = build_workers(pools, parts)
-        chores = [_report(stores.workers, identity, pools, models)]
+        status = WorkerStatus(
+            identity=identity,
+            pools=tuple(pool.value for pool in pools),
+            state="ready",
+            queue=queue_of_ours if serves_models else "",
+            memory_bytes=host.memory_bytes,
+            device=machine.device,
+        )
+        chores = [_report(stores.workers, status, host)]
         if Pool.ACTORS in pools:
             queue = settings.task_queue(Pool.ACTORS)
             chores.append(Obituaries(client, [*OURS, *types.durable], task_queue=queue).run())
         if Pool.STORE in pools:
-            sides: list[ReadSide] = [SessionReadSide(stores.chats), TaskReadSide(stores.tasks)]
+            sides: list[ReadSide] = [
+                SessionReadSide(stores.chats),
+                TaskReadSide(stores.tasks),
+                JobReadSide(stores.jobs),
+            ]
             chores.append(Reconciler(client, sides, settings.task_queue(Pool.ACTORS)).run())
             chores.append(PayloadSweeper(client, stores.payloads).run())
-        if Pool.INFERENCE in pools and settings.preload:
-            chores.append(_preload(models, settings.model))
+        if serves_models:
+            chores.append(host.run())
+            pinned = [name for name, spec in settings.models.items() if spec.pinned]
+            wanted = [settings.model, *pinned] if settings.preload else pinned
+            chores += [_preload(host, name) for name in dict.fromkeys(wanted)]
         stack.push_async_callback(_sign_off, stores.workers, identity)
         heap.settle()
         log.info("worker started", pools=[pool.value for pool in pools], identity=identity)
@@ -107,22 +139,31 @@ async def _sign_off(registry: WorkerRegistry, identity: str) -> None:
         await registry.sign_off(identity)
 
 
-async def _report(registry: WorkerRegistry, identity: str, pools: Sequence[Pool], models: Models) -> None:
-    names = tuple(pool.value for pool in pools)
-    while True:
-        states = models.states()
-        status = WorkerStatus(identity=identity, pools=names, state="ready", models=states)
-        with suppress(GoatherdError):
-            await registry.report(status)
-        await asyncio.sleep(REPORT_EVERY_S if "loading" not in states.values() else REPORT_EVERY_S / 4)
+async def _report(registry: WorkerRegistry, status: WorkerStatus, host: ModelHost) -> None:
+    loop = asyncio.get_running_loop()
+    said: WorkerStatus | None = None
+    due = 0.0
+    try:
+        while True:
+            status = replace(status, models=host.states(), used_bytes=host.used_bytes)
+            if status != said or loop.time() >= due:
+                with suppress(GoatherdError):
+                    await registry.report(status)
+                said, due = status, loop.time() + REPORT_EVERY_S
+            await asyncio.sleep(_LOOK_EVERY_S)
+    finally:
+        # So that nothing more is sent here while the last calls end.
+        with suppress(GoatherdError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await registry.report(replace(status, state="stopping"))
 
 
-async def _preload(models: Models, name: str) -> None:
+async def _preload(host: ModelHost, name: str) -> None:
     while True:
         try:
-            await models.get(name, progress=lambda text: log.info("loading a model", model=name, step=text))
+            await host.preload(name, lambda text: log.info("loading a model", model=name, step=text))
             log.info("model ready", model=name)
             return
         except GoatherdError as error:
-            log.error("the default model can't be loaded, will try again", model=name, error=error.message)
+            log.error("a model can't be loaded, will try again", model=name, error=error.message)
         await asyncio.sleep(_MODEL_RETRY_S)

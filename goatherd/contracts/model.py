@@ -15,8 +15,12 @@ class Contract(BaseModel):
 
 
 def _millis(value: datetime) -> datetime:
-    value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+    micros = value.microsecond // 1000 * 1000
+    if value.utcoffset():
+        value = value.astimezone(UTC)
+    elif value.tzinfo is UTC and micros == value.microsecond:
+        return value
+    return value.replace(microsecond=micros, tzinfo=UTC)
 
 
 def rfc3339(value: datetime) -> str:

@@ -16,3 +16,8 @@ class Pool(StrEnum):
 def task_queue(pool: Pool, prefix: str = "goatherd") -> str:
     """`goatherd-actors`, `goatherd-inference`, `goatherd-store`."""
     return f"{prefix}-{pool.value}"
+
+
+def own_queue(worker: str, prefix: str = "goatherd") -> str:
+    """Of one worker of the pool `inference`, which only it polls: `goatherd-inference.ID`."""
+    return f"{task_queue(Pool.INFERENCE, prefix)}.{worker}"

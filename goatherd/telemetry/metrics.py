@@ -42,7 +42,8 @@ HTTP_REQUEST_SECONDS = Histogram(
 )
 ASKS = Counter(
     "goatherd_asks",
-    "Messages to actors that want an answer, by update name; the outcome is `ok` or an error's code.",
+    "Messages to actors that want an answer, by update name; the outcome is `ok`, `stopped` (not there:"
+    " it has ended, or was between two runs), `cancelled`, or an error's code.",
     ["name", "outcome"],
     registry=REGISTRY,
 )
@@ -92,6 +93,60 @@ TOKENS_GENERATED = Counter(
 )
 GENERATIONS = Gauge(
     "goatherd_generations_in_progress", "Replies being made right now.", ["model"], registry=REGISTRY
+)
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+INFER_WAITING = Gauge(
+    "goatherd_infer_waiting", "Inputs that wait for a batch.", ["model", "task"], registry=REGISTRY
+)
+INFER_BATCH = Histogram(
+    "goatherd_infer_batch",
+    "Inputs computed together.",
+    ["model", "task"],
+    buckets=_BATCHES,
+    registry=REGISTRY,
+)
+INFER_QUEUE_SECONDS = Histogram(
+    "goatherd_infer_queue_seconds",
+    "From an input's arrival at a loaded model to its batch's start.",
+    ["model", "task"],
+    buckets=_FAST_S,
+    registry=REGISTRY,
+)
+INFER_COMPUTE_SECONDS = Histogram(
+    "goatherd_infer_compute_seconds",
+    "One batch; of generated text, one text.",
+    ["model", "task"],
+    buckets=_SLOW_S,
+    registry=REGISTRY,
+)
+INFER_ITEMS = Counter(
+    "goatherd_infer_items",
+    "Inputs answered; the outcome is `ok`, `cancelled` or an error's code.",
+    ["model", "task", "outcome"],
+    registry=REGISTRY,
+)
+INFER_TOKENS = Counter(
+    "goatherd_infer_tokens",
+    "Tokens that models read (`in`) and made (`out`), where they are counted.",
+    ["model", "task", "direction"],
+    registry=REGISTRY,
+)
+MODEL_LOADS = Counter(
+    "goatherd_model_loads", "Loads, by how they ended: ok, failed.", ["model", "outcome"], registry=REGISTRY
+)
+MODEL_LOAD_SECONDS = Histogram(
+    "goatherd_model_load_seconds", "Loads that went well.", ["model"], buckets=_SLOW_S, registry=REGISTRY
+)
+MODEL_EVICTIONS = Counter(
+    "goatherd_model_evictions", "Models put out to make room for others.", ["model"], registry=REGISTRY
+)
+MODEL_MEMORY = Gauge(
+    "goatherd_model_memory_bytes",
+    "What a model takes in memory; 0 when it is out.",
+    ["model"],
+    registry=REGISTRY,
 )
 
 

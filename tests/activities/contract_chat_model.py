@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from activities.ports import ChatModel, ChatRequest
-from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation
+from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation, Token
 from goatherd.errors import Invalid
 
 GREEDY = Generation(temperature=0, max_tokens=24)
@@ -20,6 +20,8 @@ GREEDY = Generation(temperature=0, max_tokens=24)
 class Reply:
     chunks: list[str] = field(default_factory=list)
     finish: Finish | None = None
+    tokens: list[Token] = field(default_factory=list)
+    """If details were asked for."""
 
     @property
     def text(self) -> str:
@@ -30,12 +32,19 @@ def asking(content: str, generation: Generation = GREEDY, prefix: str = "") -> C
     return ChatRequest([ChatTurn(role="user", content=content)], generation, prefix)
 
 
+def going_on(prompt: str, generation: Generation = GREEDY, prefix: str = "") -> ChatRequest:
+    return ChatRequest((), generation, prefix, prompt=prompt)
+
+
 async def reply(model: ChatModel, request: ChatRequest) -> Reply:
     got = Reply()
     async for item in model.stream(request):
         assert got.finish is None, "nothing follows the finish"
         if isinstance(item, Chunk):
-            got.chunks.append(item.text)
+            if item.text:
+                got.chunks.append(item.text)
+            assert item.text or item.tokens or item.passed_on
+            got.tokens += item.tokens or ()
         else:
             got.finish = item
     return got
@@ -58,7 +67,7 @@ class ChatModelContract:
     async def test_streams_chunks_of_text_and_then_one_finish(self, chat: ChatModel) -> None:
         got = await reply(chat, asking(self.questions[0]))
         assert len(got.chunks) > 3
-        assert all(got.chunks)
+        assert got.tokens == []
         assert got.finish is not None
         assert got.finish.usage.prompt_tokens >= 9
         assert 3 < got.finish.usage.completion_tokens <= 24
@@ -96,6 +105,7 @@ class ChatModelContract:
         assert got.text == whole[: whole.index(stop)]
         assert got.finish is not None
         assert got.finish.reason == "stop"
+        assert got.finish.at_stop_text
 
     async def test_beginning_of_a_stop_string_is_shown_in_the_end(self, chat: ChatModel) -> None:
         whole = await reply(chat, asking(self.questions[0]))
@@ -103,6 +113,28 @@ class ChatModelContract:
         got = await reply(chat, asking(self.questions[0], varied(GREEDY, stop=[stop])))
         assert got.text == whole.text
         assert got.finish == whole.finish
+        assert got.finish is not None
+        assert not got.finish.at_stop_text
+
+    async def test_goes_on_from_a_text_to_the_same_whole(self, chat: ChatModel) -> None:
+        whole = await reply(chat, going_on(self.questions[1]))
+        assert whole.finish is not None
+        assert whole.finish.usage.prompt_tokens >= 9
+        prefix = "".join(whole.chunks[:2])
+        rest = await reply(chat, going_on(self.questions[1], prefix=prefix))
+        assert prefix + rest.text == whole.text
+        assert rest.finish == whole.finish
+
+    async def test_details_are_the_tokens_of_the_reply(self, chat: ChatModel) -> None:
+        for request in (asking(self.questions[0]), going_on(self.questions[0])):
+            plain = await reply(chat, request)
+            got = await reply(chat, replace(request, details=True))
+            assert got.text == plain.text
+            assert got.finish == plain.finish
+            assert got.finish is not None
+            assert len(got.tokens) == got.finish.usage.completion_tokens
+            assert "".join(token.text for token in got.tokens if not token.special) == got.text
+            assert all(token.logprob <= 0 for token in got.tokens)
 
     async def test_replies_at_once_do_not_mix(self, chat: ChatModel) -> None:
         alone = [await reply(chat, asking(question)) for question in self.questions]

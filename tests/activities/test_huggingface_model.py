@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from activities.backends.huggingface import HuggingFaceChatModel
 from activities.backends.model_sources import prepare
+from activities.inference_ports import LoadContext
 from activities.ports import ChatModel, ChatRequest
-from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation
-from goatherd.errors import Invalid
+from goatherd.contracts.inference import ChatTurn, Chunk, Finish, Generation, Limits, ModelSpec
+from goatherd.contracts.inference_tasks import Task
+from goatherd.errors import Invalid, Unavailable, WrongTask
 from goatherd.settings import DEFAULT_MODEL, Settings
 from tests.activities.contract_chat_model import (
     GREEDY,
     ChatModelContract,
+    Reply,
     asking,
+    going_on,
     reply,
     varied,
 )
@@ -45,6 +51,12 @@ def language_model() -> CausalLM:
 
 
 @pytest.fixture(scope="module")
+def context() -> Iterator[LoadContext]:
+    with ThreadPoolExecutor(2) as executor:
+        yield LoadContext(Settings().cache, executor)
+
+
+@pytest.fixture(scope="module")
 def chat(language_model: CausalLM) -> Iterator[ChatModel]:
     with ThreadPoolExecutor(2) as executor:
         yield HuggingFaceChatModel(language_model, executor)
@@ -52,9 +64,17 @@ def chat(language_model: CausalLM) -> Iterator[ChatModel]:
 
 @pytest.fixture
 def narrow(language_model: CausalLM) -> Iterator[ChatModel]:
-    """The model with one slot."""
+    """The model, one reply at a time."""
     with ThreadPoolExecutor(1) as executor:
-        yield HuggingFaceChatModel(language_model, executor)
+        yield HuggingFaceChatModel(language_model, executor, Limits(batch=1))
+
+
+def ignore(_: object) -> None:
+    """Shows nothing."""
+
+
+async def together(chat: ChatModel, requests: Sequence[ChatRequest]) -> list[Reply]:
+    return await asyncio.gather(*(reply(chat, request) for request in requests))
 
 
 def long_question(language_model: CausalLM, tokens: int) -> str:
@@ -95,7 +115,7 @@ async def test_system_turn_replaces_the_default_instructions(language_model: Cau
         ],
         GREEDY,
     )
-    shown = language_model._decode(language_model._prompt(request).ids)
+    shown = language_model._decode(language_model.begin(request, ignore).ids)
     assert shown == "system\nYou are a pirate.\n\nBe brief.\nuser\nHello\nassistant\n"
 
 
@@ -138,7 +158,6 @@ async def test_cancelled_within_a_second_in_prefill(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert time.perf_counter() - began < 1
-    assert narrow._executor._work_queue.qsize() == 0  # type: ignore[attr-defined]
     assert (await reply(narrow, asking("Hello", varied(GREEDY, max_tokens=1)))).finish is not None
 
 
@@ -175,7 +194,7 @@ async def test_oldest_turns_are_left_out_when_all_do_not_fit(language_model: Cau
             ChatTurn(role="assistant", content=f"answer {n}"),
         ]
     turns.append(ChatTurn(role="user", content="last question"))
-    prompt = language_model._prompt(ChatRequest(turns, varied(GREEDY, max_tokens=500)))
+    prompt = language_model.begin(ChatRequest(turns, varied(GREEDY, max_tokens=500)), ignore)
     shown = language_model._decode(prompt.ids)
     assert "Be brief." in shown
     assert "question 2" not in shown
@@ -187,7 +206,7 @@ async def test_oldest_turns_are_left_out_when_all_do_not_fit(language_model: Cau
 
 async def test_reply_is_capped_at_what_the_window_leaves(language_model: CausalLM) -> None:
     question = long_question(language_model, language_model.window - 100)
-    prompt = language_model._prompt(asking(question, varied(GREEDY, max_tokens=5000)))
+    prompt = language_model.begin(asking(question, varied(GREEDY, max_tokens=5000)), ignore)
     assert 0 < prompt.most < 100
     assert len(prompt.ids) + prompt.most == language_model.window
 
@@ -239,10 +258,193 @@ async def test_loop_is_free_while_a_reply_is_made(chat: ChatModel) -> None:
     assert worst < 0.25
 
 
-async def test_model_in_float32_is_loaded_from_the_same_folder() -> None:
+async def test_model_in_float32_is_loaded_from_the_same_folder(context: LoadContext) -> None:
+    from activities.backends.hf.talk import load
+
+    spec = Settings().models[DEFAULT_MODEL].model_copy(update={"dtype": "float32"})
+    loaded = load("full", spec, prepare(DEFAULT_MODEL, spec, context.cache), context)
+    assert loaded.tasks == [Task.CONVERSATIONAL, Task.TEXT_GENERATION]
+    assert loaded.memory_bytes > 500_000_000
+    assert loaded.chat is not None
+    got = await reply(loaded.chat, asking("What is the capital of France?", varied(GREEDY, max_tokens=8)))
+    assert "Paris" in got.text
+    await loaded.close()
+    assert loaded.chat is None
+
+
+# -- many at once
+
+
+def of_all_kinds() -> list[ChatRequest]:
+    questions = ["Hello", "Tell me about goats. " * 9, "What is the capital of France?", "Sing of 山羊."]
+    return [
+        *(asking(question, varied(GREEDY, max_tokens=6 + n)) for n, question in enumerate(questions)),
+        *(asking(question, varied(WARM, seed=n, max_tokens=9)) for n, question in enumerate(questions)),
+        going_on("The mountains", varied(WARM, seed=1, top_k=9, repetition_penalty=1.3, max_tokens=9)),
+    ]
+
+
+async def test_reply_does_not_depend_on_its_neighbours(chat: ChatModel, language_model: CausalLM) -> None:
+    assert language_model.in_rows
+    requests = of_all_kinds()
+    alone = [await reply(chat, request) for request in requests]
+    assert await together(chat, requests) == alone
+
+
+async def test_reply_joins_those_that_are_made_and_is_done_before_them(chat: ChatModel) -> None:
+    long = chat.stream(asking("Write a long story about a goat.", varied(GREEDY, max_tokens=2000)))
+    await anext(long)
+    for _ in range(2):
+        got = await reply(chat, asking("Hello", varied(GREEDY, max_tokens=3)))
+        assert got.finish is not None
+    assert isinstance(await anext(long), Chunk)
+    await long.aclose()  # type: ignore[attr-defined]
+
+
+async def test_others_are_written_while_a_long_prompt_is_read(
+    chat: ChatModel, language_model: CausalLM
+) -> None:
+    long = asyncio.create_task(
+        reply(chat, asking(long_question(language_model, 2000), varied(GREEDY, max_tokens=1)))
+    )
+    got = await reply(chat, asking("Hello", varied(GREEDY, max_tokens=6)))
+    assert got.finish is not None
+    assert not long.done()
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+
+
+async def test_lack_of_memory_fails_one_reply(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from activities.backends._steps import KeyValueRow
+
+    requests = [asking("Tell me about goats. " * 9, varied(GREEDY, max_tokens=12)), asking("Hello")]
+    expected = await reply(chat, requests[1])
+    room = KeyValueRow.make_room
+
+    def scarce(row: KeyValueRow) -> None:
+        if row.length > 80:
+            raise MemoryError
+        room(row)
+
+    monkeypatch.setattr(KeyValueRow, "make_room", scarce)
+    first, second = await asyncio.gather(*(reply(chat, one) for one in requests), return_exceptions=True)
+    assert isinstance(first, Unavailable)
+    assert first.code == "out-of-memory"
+    assert second == expected
+
+
+async def test_model_that_can_not_step_in_rows_makes_replies_one_by_one(
+    chat: ChatModel, language_model: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model, "in_rows", False)
+    got = await together(chat, [asking("What is the capital of France?")] * 2)
+    assert "Paris" in got[0].text
+    assert got[0] == got[1]
+
+
+# -- text generation
+
+
+async def test_text_goes_on_without_a_template(chat: ChatModel, language_model: CausalLM) -> None:
+    request = going_on("The capital of France is", varied(GREEDY, max_tokens=4))
+    got = await reply(chat, request)
+    assert got.text.startswith(" Paris")
+    assert language_model._decode(language_model.begin(request, ignore).ids) == request.prompt
+
+
+async def test_prompt_is_cut_from_the_left(chat: ChatModel) -> None:
+    few = varied(GREEDY, max_tokens=4)
+    cut = replace(going_on("It rains in Spain. The capital of France is", few), prompt_tokens=5)
+    got, expected = await together(chat, [cut, going_on(" The capital of France is", few)])
+    assert got.finish is not None
+    assert got.finish.usage.prompt_tokens == 5
+    assert got == expected
+
+
+async def test_prompt_that_does_not_fit_is_too_long(chat: ChatModel, language_model: CausalLM) -> None:
+    request = going_on(" goat" * language_model.window, varied(GREEDY, max_tokens=2))
+    with pytest.raises(Invalid, match="the prompt is too long: it is 8192 tokens") as raised:
+        await reply(chat, request)
+    assert raised.value.code == "too-long"
+    assert raised.value.pointer == "/inputs"
+    assert (await reply(chat, replace(request, prompt_tokens=20))).finish is not None
+
+
+async def test_log_probabilities_are_of_the_models_own_distribution(
+    chat: ChatModel, language_model: CausalLM
+) -> None:
+    import torch
+
+    few = varied(GREEDY, max_tokens=2)
+    wishes = [few, varied(WARM, top_k=1, max_tokens=2)]
+    text = "The capital of France is"
+    cold, hot = await together(chat, [replace(going_on(text, wish), details=True) for wish in wishes])
+    assert hot.tokens == cold.tokens
+    likely = cold.tokens[0]
+    assert likely.text == " Paris"
+    with torch.inference_mode():
+        scores = language_model._model(torch.tensor([language_model._encode(text)])).logits[0, -1]
+        own = float(scores.float().log_softmax(-1)[likely.id])
+    assert likely.logprob == pytest.approx(own, abs=0.01)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def untaught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned nothing, and has no chat template: for what does not depend on its words."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
     settings = Settings()
-    spec = settings.models[DEFAULT_MODEL].model_copy(update={"dtype": "float32"})
-    with ThreadPoolExecutor(1) as executor:
-        model = HuggingFaceChatModel.load("full", spec, cache=settings.cache, executor=executor)
-        got = [item async for item in model.stream(asking("What is the capital of France?"))]
-    assert "Paris" in "".join(item.text for item in got if isinstance(item, Chunk))
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    tokenizer = AutoTokenizer.from_pretrained(
+        prepare(DEFAULT_MODEL, settings.models[DEFAULT_MODEL], settings.cache)
+    )
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(1)
+    size: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    if request.param == "llama":
+        llama = LlamaConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            **size,
+        )
+        LlamaForCausalLM(llama).save_pretrained(folder)
+    else:
+        gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **size)
+        GPT2LMHeadModel(gpt2).save_pretrained(folder)
+    return folder
+
+
+async def test_model_without_a_template_only_goes_on_from_texts(untaught: Path, context: LoadContext) -> None:
+    from activities.backends.hf.talk import load
+
+    loaded = load("tiny", ModelSpec(task=Task.TEXT_GENERATION), untaught, context)
+    assert loaded.tasks == [Task.TEXT_GENERATION]
+    assert loaded.chat is not None
+    with pytest.raises(WrongTask, match="no chat template"):
+        await reply(loaded.chat, asking("Hello"))
+    wish = Generation(max_tokens=20, seed=5, temperature=1.0)
+    texts = [going_on("goat" * n, varied(wish, seed=n)) for n in (1, 5, 20, 50)]
+    alone = [await reply(loaded.chat, text) for text in texts]
+    assert await together(loaded.chat, texts) == alone
+    await loaded.close()
+    with pytest.raises(ValueError, match="set its task to text-generation"):
+        load("tiny", ModelSpec(), untaught, context)
+
+
+async def test_other_kinds_of_models_step_in_rows(untaught: Path) -> None:
+    from activities.backends._causal_lm import CausalLM
+
+    spec = ModelSpec(task=Task.TEXT_GENERATION, dtype="float32")
+    assert CausalLM.load(untaught, spec).in_rows

@@ -1,124 +1,16 @@
-"""The hub of a process's models, with loads that are not real; and where models' files come from."""
+"""Where models' files come from."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from activities.backends.huggingface import HuggingFaceChatModel
 from activities.backends.model_sources import prepare
-from activities.backends.models import Models, prepare_all
-from activities.backends.scripted import ScriptedChatModel
+from activities.backends.models import prepare_all
 from goatherd.contracts.inference import ModelSpec
-from goatherd.errors import ModelNotFound, Unavailable
+from goatherd.errors import Unavailable
 from goatherd.settings import Settings
-from tests.activities.contract_chat_model import asking, reply
-
-
-class SlowLoads:
-    """Stands in for loading: takes a moment, counts, and fails as often as it is told to."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.failures = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, spec: ModelSpec, *, progress: Callable[[str], None], **_: object) -> object:
-        with self._lock:
-            self.count += 1
-        progress(f"loading {name}: weights …")
-        time.sleep(0.05)
-        if self.count <= self.failures:
-            raise Unavailable("the disk is asleep", code="model-unavailable")
-        return ScriptedChatModel()
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> SlowLoads:
-    loads = SlowLoads()
-    monkeypatch.setattr(HuggingFaceChatModel, "load", loads)
-    return loads
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Models]:
-    specs = {"real": ModelSpec(source="some/where"), "fake": ModelSpec(provider="scripted")}
-    hub = Models(Settings(models=specs, cache=tmp_path))
-    yield hub
-    hub.close()
-
-
-async def test_model_is_loaded_once_if_asked_for_at_once(hub: Models, loads: SlowLoads) -> None:
-    first, *others = await asyncio.gather(*(hub.get("real") for _ in range(10)))
-    assert all(other is first for other in others)
-    assert await hub.get("real") is first
-    assert loads.count == 1
-    assert hub.states() == {"real": "ready"}
-
-
-async def test_models_never_asked_for_have_no_state(hub: Models) -> None:
-    assert set(hub.specs) == {"real", "fake"}
-    assert hub.states() == {}
-
-
-async def test_everybody_who_waits_sees_the_progress(hub: Models, loads: SlowLoads) -> None:
-    seen: list[tuple[str, str]] = []
-    here = threading.get_ident()
-
-    def watcher(who: str) -> Callable[[str], None]:
-        def watch(text: str) -> None:
-            assert threading.get_ident() == here
-            seen.append((who, text))
-
-        return watch
-
-    await asyncio.gather(hub.get("real", progress=watcher("a")), hub.get("real", progress=watcher("b")))
-    assert seen == [("a", "loading real: weights …"), ("b", "loading real: weights …")]
-
-
-async def test_failed_load_says_why_and_may_be_tried_again(hub: Models, loads: SlowLoads) -> None:
-    loads.failures = 1
-    results = await asyncio.gather(hub.get("real"), hub.get("real"), return_exceptions=True)
-    assert [type(result) for result in results] == [Unavailable, Unavailable]
-    assert hub.states() == {"real": "failed: the disk is asleep"}
-    await hub.get("real")
-    assert hub.states() == {"real": "ready"}
-    assert loads.count == 2
-
-
-async def test_load_goes_on_when_its_asker_gives_up(hub: Models, loads: SlowLoads) -> None:
-    asker = asyncio.create_task(hub.get("real"))
-    await asyncio.sleep(0.01)
-    assert hub.states() == {"real": "loading"}
-    asker.cancel()
-    await hub.get("real")
-    assert loads.count == 1
-
-
-async def test_unknown_model_is_not_found(hub: Models) -> None:
-    with pytest.raises(ModelNotFound, match="no model is called 'nobody'; there are 'real', 'fake'"):
-        await hub.get("nobody")
-    assert hub.states() == {}
-
-
-async def test_scripted_model_talks(hub: Models) -> None:
-    got = await reply(await hub.get("fake"), asking("hello"))
-    assert got.text == "You said: hello"
-
-
-async def test_folder_that_is_no_model_is_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    hub = Models(Settings(models={"broken": ModelSpec(source=str(tmp_path))}))
-    with pytest.raises(Unavailable, match="can't be loaded") as raised:
-        await hub.get("broken")
-    assert raised.value.code == "model-unavailable"
-    assert hub.states()["broken"].startswith("failed: model 'broken' is unavailable")
-    hub.close()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from activities.backends._text import StopFilter
@@ -95,7 +97,7 @@ def test_held_text_is_there_at_the_end() -> None:
 class TestDraw:
     def test_greedy_nucleus_is_the_likeliest(self) -> None:
         torch = pytest.importorskip("torch")
-        from activities.backends._causal_lm import draw
+        from activities.backends._sampling import draw
 
         scores = torch.tensor([0.0, 3.0, 1.0])
         assert {draw(scores, top_k=0, top_p=0.1, luck=luck) for luck in (0.0, 0.5, 0.999)} == {1}
@@ -106,7 +108,7 @@ class TestDraw:
         torch = pytest.importorskip("torch")
         from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-        from activities.backends._causal_lm import draw
+        from activities.backends._sampling import draw
 
         scores = torch.randn(3000, generator=torch.Generator().manual_seed(1))
         expected = scores[None]
@@ -121,3 +123,34 @@ class TestDraw:
             got[draw(scores, top_k=top_k, top_p=top_p, luck=(n + 0.5) / draws)] += 1 / draws
         # Luck in even steps: each token is drawn as often as it should be, but for one step.
         assert (got - expected).abs().max() <= 1.5 / draws
+
+
+class TestSampling:
+    """Of a prompt `0 1`, and a reply `2 2 3` so far."""
+
+    @pytest.mark.parametrize(
+        ("penalties", "chosen"),
+        [
+            ({}, 2),
+            ({"repetition_penalty": 2.0}, 4),
+            ({"frequency_penalty": 0.8}, 3),
+            ({"presence_penalty": 1.8}, 0),
+            ({"frequency_penalty": 0.8, "presence_penalty": 0.9}, 0),
+        ],
+    )
+    def test_penalties(self, penalties: dict[str, float], chosen: int) -> None:
+        torch = pytest.importorskip("torch")
+        from activities.backends._sampling import Sampling
+
+        plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "seed": 1}
+        sampling = Sampling(**(plain | penalties))  # type: ignore[arg-type]
+        scores = torch.tensor([2.5, 1.0, 4.0, 3.5, 2.1])
+        assert sampling.choose(scores, [0, 1, 2, 2, 3], 3) == chosen
+        assert scores[2] == 4.0
+
+    def test_log_probability_is_of_the_scores_as_they_are(self) -> None:
+        torch = pytest.importorskip("torch")
+        from activities.backends._sampling import log_probability
+
+        scores = torch.tensor([0.1, 0.2, 0.7]).log() + 5
+        assert log_probability(scores, 2) == pytest.approx(math.log(0.7))

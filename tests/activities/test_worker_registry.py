@@ -8,7 +8,15 @@ from activities.ports import WorkerRegistry, WorkerStatus
 from tests.activities.clock import Clock
 
 STATUS = WorkerStatus(
-    "host-1", ("actors", "store"), "ready", detail="fine", models={"$org/model.v1": "failed: no weights"}
+    "host-1",
+    ("inference", "store"),
+    "ready",
+    detail="fine",
+    models={"$org/model.v1": "failed: no weights"},
+    queue="goatherd-inference.host-1",
+    memory_bytes=8 << 30,
+    used_bytes=3 << 30,
+    device="cuda",
 )
 
 

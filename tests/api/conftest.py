@@ -10,9 +10,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from activities.backends.memory_jobs import MemoryJobStore
+from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
 from activities.ports import WorkerStatus
 from api.app import create_app
+from api.model_parts import MakeInference, ModelStores, by_workers
 from goatherd.contracts.inference import ModelSpec
 from goatherd.settings import Settings
 from tests.api.fakes import FakeKeys, FakeService, FakeStore, FakeTemporal, FakeWorkers
@@ -56,7 +59,7 @@ def ready_worker(**changes: Any) -> WorkerStatus:
 
 
 def build(
-    settings: Settings, actors: LocalActors | None = None
+    settings: Settings, actors: LocalActors | None = None, make_inference: MakeInference = by_workers
 ) -> tuple[FastAPI, FakeService, FakeStore, FakeKeys, FakeWorkers, FakeTemporal]:
     given = actors or LocalActors(MemoryTaskStore())
     store, keys, workers, temporal = FakeStore(), FakeKeys(), FakeWorkers(ready_worker()), FakeTemporal()
@@ -68,8 +71,10 @@ def build(
         idempotency=keys,
         workers=workers,
         task_store=given.store,
+        model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
         make_actors=lambda *_: given,
         make_service=lambda *_: cast(Any, service),
+        make_inference=make_inference,
     )
     return app, service, store, keys, workers, temporal
 

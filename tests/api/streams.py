@@ -13,12 +13,15 @@ import orjson
 import uvicorn
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_jobs import MemoryJobStore
+from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
 from activities.ports import FeedItem
 from api.app import create_app
 from api.connections import HttpConnection, WebSocketConnection
 from api.feed import ChatFeed
 from api.frames import Cursor
+from api.model_parts import ModelStores
 from api.subscription import Limits
 from goatherd.contracts.chat import Delta, Event, EventType, Message, PostMessage, Session
 from goatherd.contracts.ids import new_id
@@ -348,6 +351,7 @@ class House:
             idempotency=MemoryIdempotencyStore(),
             workers=MemoryWorkerRegistry(),
             task_store=MemoryTaskStore(),
+            model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
             make_service=lambda *_: cast(Any, self.service),
         )
         self.socket = socket.create_server(("127.0.0.1", 0))

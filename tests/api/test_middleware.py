@@ -6,6 +6,7 @@ import httpx
 import pytest
 import structlog
 
+from api.middleware import Guard
 from goatherd.telemetry import metrics
 from tests.api.conftest import BASE, House, build, check_problem, make_settings
 
@@ -150,8 +151,6 @@ async def test_a_broken_answer_breaks_the_connection(house: House) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("half-way")
-
-    from api.middleware import Guard
 
     transport = httpx.ASGITransport(Guard(app, settings=make_settings()))
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:

@@ -16,10 +16,27 @@ from api.routes import messages
 from api.socket import _METHODS
 from api.task_feed import TaskFeed
 from api.task_lines import Line
+from goatherd.contracts.inference_tasks import Task
 from tests.api.conftest import House, build, make_settings
+from tests.api.fake_inference import FakeInference, given
 
 SEED = 20_261_122
 EXAMPLES = 8
+
+OURS = ("application/problem+json", "ProblemDetails", "status")
+SHAPES = {
+    "v1": ("application/json", "OpenAIError", "error"),
+    "models": ("application/json", "HuggingFaceError", "error_type"),
+}
+"""Of errors, by the first step of a path."""
+MODELS = {
+    "smollm2-135m-instruct": Task.CONVERSATIONAL,
+    "all-minilm-l6-v2": Task.FEATURE_EXTRACTION,
+    "piper-lessac": Task.TEXT_TO_SPEECH,
+    "tiny-diffusion": Task.TEXT_TO_IMAGE,
+    "whisper-tiny": Task.AUTOMATIC_SPEECH_RECOGNITION,
+}
+"""Those of the document's examples."""
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +85,23 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
             if status.startswith(("4", "5")) and path != "/readyz":
-                content = response["content"]["application/problem+json"]
-                assert content["schema"]["$ref"].endswith("/Problem"), (method, path, status)
-                assert content["example"]["status"] == int(status)
+                kind, model, key = SHAPES.get(path.split("/")[1], OURS)
+                content = response["content"][kind]
+                assert content["schema"]["$ref"].endswith(f"/{model}"), (method, path, status)
+                assert content["example"][key]
+                assert key != "status" or content["example"][key] == int(status)
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
 def test_every_post_takes_a_key_and_shows_bodies(document: dict[str, Any]) -> None:
-    for method, _, operation in operations(document):
+    for method, path, operation in operations(document):
         if method == "post":
-            assert "Idempotency-Key" in [parameter["name"] for parameter in operation["parameters"]]
+            names = [parameter["name"] for parameter in operation.get("parameters", [])]
+            if path.split("/")[1] not in SHAPES:
+                assert "Idempotency-Key" in names
+            if "application/json" not in operation.get("requestBody", {}).get("content", {}):
+                # A file, or nothing at all.
+                continue
             body = operation["requestBody"]["content"]["application/json"]
             for one in body["schema"].get("anyOf", [body["schema"]]):
                 schema = document["components"]["schemas"][one["$ref"].rpartition("/")[2]]
@@ -118,8 +142,8 @@ def test_the_events_and_the_websocket_are_described(document: dict[str, Any]) ->
 
 def test_the_models_that_there_are_are_named(document: dict[str, Any]) -> None:
     for body in ("CreateSession", "PostMessageBody", "RegenerateBody"):
-        text, _ = document["components"]["schemas"][body]["properties"]["model"]["anyOf"]
-        assert text["enum"] == ["other", "tiny"]
+        model = document["components"]["schemas"][body]["properties"]["model"]
+        assert model["examples"] == ["other", "tiny"]
 
 
 async def test_the_document_is_served(house: House, document: dict[str, Any]) -> None:
@@ -135,6 +159,9 @@ def by_design(check: str, answer: bytes) -> bool:
     needed; where callbacks may go; that a number has 64 bits."""
     if check == "use_after_free":
         return True
+    # A model's name may have slashes in it: what stands behind it may be its end.
+    if check == "unsupported_method" and b'"error_type"' in answer:
+        return True
     known = (
         b'"idempotency-key-reused"',
         b'"malformed-cursor"',
@@ -147,8 +174,26 @@ def by_design(check: str, answer: bytes) -> bool:
         b'"pointer":"/lease_token"',
         b'"pointer":"/callback/url"',
         b"has more than 64 bits",
+        # Which model does what, is in no schema; nor is what a task takes.
+        b'"code":"wrong_task"',
+        b'"code":"unsupported_parameter"',
+        b'"error_type":"validation"',
+        b'"param":"prompt',
+        b'"param":"input',
+        b'"param":"messages',
+        b'"param":"size"',
+        b'"param":"stream"',
+        b'"param":"max_tokens"',
+        b'"param":"stream_options"',
+        b'"param":"timestamp_granularities"',
+        b"The file is empty.",
+        b'"model-not-found"',
+        b'"wrong-task"',
+        b'"pointer":"/inputs',
+        b'"pointer":"/parameters',
+        b'"pointer":"/stream"',
     )
-    if b'"precondition-required"' in answer:
+    if b'"precondition-required"' in answer or b"No worker serves models" in answer:
         return True
     return check == "positive_data_acceptance" and any(part in answer for part in known)
 
@@ -171,8 +216,13 @@ def test_a_property_based_tester_finds_nothing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Line, "wait", no_work)
     config = SchemathesisConfig.from_dict({"generation": {"max-examples": EXAMPLES}, "seed": SEED})
     # The tester calls itself `testserver`.
-    app = build(make_settings(allowed_hosts=["testserver"]))[0]
+    inference = FakeInference()
+    for name, task in MODELS.items():
+        inference.add(name, task)
+    app = build(make_settings(allowed_hosts=["testserver"]), make_inference=lambda _: given(inference))[0]
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+    # The same as /v1/chat/completions, which has more cases than any other.
+    schema = schema.exclude(operation_id="chatWithModel")
     failures, cases = [], 0
     for event in engine.from_schema(schema).execute():
         assert not isinstance(event, events.FatalError | events.NonFatalError), event

@@ -99,7 +99,7 @@ async def test_five_point_nothing_is_a_whole_number(house: House) -> None:
         ({"metadata": {"a/b": "x"}}, "invalid", "/metadata/a~1b"),
         ({"metadata": {"a": 1}}, "invalid", "/metadata/a"),
         ({"generation": {"temperature": "hot"}}, "invalid", "/generation/temperature"),
-        ({"generation": {"top_k": 5}}, "invalid", "/generation/top_k"),
+        ({"generation": {"top_kk": 5}}, "invalid", "/generation/top_kk"),
         ({"generation": {"max_tokens": True}}, "invalid", "/generation/max_tokens"),
         ([], "invalid", ""),
         (None, "invalid", ""),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "faiss", "gguf")
+HEAVY = ("torch", "transformers", "faiss", "gguf", "openai", "aiobotocore", "ai_edge_litert")
 ROOT = Path(__file__).parents[2]
 
 

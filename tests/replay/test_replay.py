@@ -1,4 +1,4 @@
-"""Recorded histories replay: a session or task that is open while Goatherd is updated goes on."""
+"""Recorded histories replay: a session, task or job that is open while Goatherd is updated goes on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from temporalio.worker import Replayer
 
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
+from workflows.inference_job import InferenceJob
 from workflows.task import Task
 
 FOLDER = Path(__file__).parent / "histories"
@@ -22,6 +23,7 @@ def test_there_are_histories() -> None:
     assert {name.rpartition("-")[0] for name in HISTORIES} == {
         *("everything", "many_runs", "forked"),
         *("task_everything", "task_runs"),
+        *("job_retried", "job_cancelled"),
     }
 
 
@@ -30,10 +32,11 @@ def test_there_are_histories() -> None:
 async def test_a_recorded_history_replays(name: str, sandboxed: bool) -> None:
     text = HISTORIES[name]
     started = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
-    workflow_id = started.get("workflowId") or f"{'task' if name.startswith('task') else 'chat'}_{'0' * 26}"
+    kind = next((kind for kind in ("task", "job") if name.startswith(kind)), "chat")
+    workflow_id = started.get("workflowId") or f"{kind}_{'0' * 26}"
     history = WorkflowHistory.from_json(workflow_id, text)
     replayer = Replayer(
-        workflows=[ChatSession, Task],
+        workflows=[ChatSession, Task, InferenceJob],
         data_converter=pydantic_data_converter,
         workflow_runner=workflow_runner(sandboxed=sandboxed),
     )

@@ -1,0 +1,42 @@
+"""What long activities share: they say that they live, and hand over what they do when their worker stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+HEARTBEAT_S = 0.5
+
+
+@asynccontextmanager
+async def beating() -> AsyncIterator[None]:
+    """Heartbeats meanwhile: a cancellation comes with the answer to one."""
+    beats = asyncio.create_task(_beat())
+    try:
+        yield
+    finally:
+        beats.cancel()
+
+
+async def _beat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+def handed_over(what: str) -> ApplicationError | None:
+    """The error to end with if this worker shuts down: another one does it at once. None if it does not."""
+    details = activity.cancellation_details()
+    if details is None or not details.worker_shutdown:
+        return None
+    return ApplicationError(
+        f"The worker shuts down; another goes on with {what}.",
+        type="worker-shutdown",
+        next_retry_delay=timedelta(milliseconds=10),
+        category=ApplicationErrorCategory.BENIGN,
+    )
