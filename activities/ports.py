@@ -151,7 +151,7 @@ class WorkerStatus:
     state: Literal["starting", "ready", "stopping"]
     detail: str = ""
     models: dict[str, str] = field(default_factory=dict)
-    """By model name: `loading`, `ready` or `failed: why`."""
+    """By model name: `loading`, `loading: step`, `ready` or `failed: why`."""
     queue: str = ""
     """The task queue that only this worker polls, if it serves models."""
     memory_bytes: int = 0
@@ -160,6 +160,11 @@ class WorkerStatus:
     """What they take now."""
     device: str = ""
     at: datetime | None = None
+
+    def standing(self, model: str) -> tuple[str, str]:
+        """Of a model here: `loading`, `ready`, `failed` or `unloaded`, and what there is to say of that."""
+        state, _, detail = self.models.get(model, "unloaded").partition(": ")
+        return state, detail
 
 
 class WorkerRegistry(Protocol):
@@ -217,4 +222,4 @@ class ModelHub(Protocol):
         """The loaded model. Raises `ModelNotFound`, or `Unavailable` if it can't be loaded now."""
 
     def states(self) -> dict[str, str]:
-        """By name: `loading`, `ready` or `failed: why`; models never asked for are absent."""
+        """By name, as in `WorkerStatus.models`; models never asked for are absent."""

@@ -214,8 +214,8 @@ def check_posted(spec: ModelSpec, settings: Settings) -> None:
 def _document(entry: ModelEntry, workers: Sequence[WorkerStatus]) -> ModelDocument:
     found = []
     for worker in workers:
-        if (said := worker.models.get(entry.name)) is not None:
-            state, _, detail = said.partition(": ")
+        if entry.name in worker.models:
+            state, detail = worker.standing(entry.name)
             found.append(
                 Whereabouts(worker=worker.identity, state=state, detail=detail, device=worker.device)
             )

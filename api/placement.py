@@ -75,7 +75,7 @@ class Placement:
             if one.identity not in refused_by and self._shunned.get(one.identity, 0.0) <= now
         ]
         for state in ("ready", "loading"):
-            having = [one for one in able if one.models.get(model) == state]
+            having = [one for one in able if one.standing(model)[0] == state]
             if having:
                 chosen = min(having, key=lambda one: self._sent[one.identity])
                 return Place(chosen.queue, chosen.identity)

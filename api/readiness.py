@@ -111,10 +111,10 @@ def _model(settings: Settings, found: list[WorkerStatus]) -> CheckResult:
     """The best that any worker says of the default model."""
     name = settings.model
     states = {worker.models[name] for worker in found if name in worker.models}
-    if "ready" in states:
-        return CheckResult(ok=True, detail=f"{name}: ready")
-    if "loading" in states:
-        return CheckResult(ok=False, detail=f"{name}: loading")
+    for best in ("ready", "loading"):
+        said = [state for state in sorted(states) if state.partition(": ")[0] == best]
+        if said:
+            return CheckResult(ok=best == "ready", detail=f"{name}: {said[-1]}")
     if states:
         return CheckResult(ok=False, detail=f"{name}: {min(states)}")
     if not settings.preload:

@@ -46,6 +46,8 @@ class Hosted(Resident):
 
     spec: ModelSpec = field(kw_only=True)
     load: asyncio.Task[LoadedModel] | None = None
+    step: str = ""
+    """How far the load is, for people."""
     watchers: list[Progress] = field(default_factory=list)
     batches: Batches | None = None
     leaving: bool = False
@@ -121,7 +123,7 @@ class ModelHost:
         found = {name: f"failed: {why}" for name, why in self._failed.items()}
         for name, hosted in self._current.items():
             if hosted.load is not None and not hosted.load.done():
-                found[name] = "loading"
+                found[name] = f"loading: {hosted.step}" if hosted.step else "loading"
             elif hosted.batches is not None:
                 found[name] = "ready"
         return found
@@ -375,6 +377,7 @@ class _Chat:
 
 
 def _tell(hosted: Hosted, text: str) -> None:
+    hosted.step = text.removeprefix(f"loading {hosted.name}: ")
     for watcher in hosted.watchers:
         watcher(text)
 

@@ -30,7 +30,7 @@ from bench.measure import Load, load, median, ratio
 from goatherd.contracts.inference_work import INFER
 from goatherd.embedded._ports import any_free
 
-CLIENTS, TEXTS, ROUNDS, WARM = 64, 256, 1, 64
+CLIENTS, TEXTS, ROUNDS, WARM = 64, 256, 3, 64
 BATCH = 32
 """Of the library's full batches: on CPUs larger ones are slower."""
 MANY = 1_000

@@ -108,7 +108,7 @@ async def test_load_goes_on_when_its_asker_gives_up(host: ModelHost, provider: F
     provider.gate.clear()
     asker = asyncio.create_task(used(host, "real", spec()))
     await provider.begun()
-    assert host.states() == {"real": "loading"}
+    assert host.states()["real"].startswith("loading")
     asker.cancel()
     await asyncio.wait({asker})
     provider.gate.set()

@@ -21,6 +21,9 @@ from goatherd.errors import Invalid
 _LEAST = 128
 """Smaller layers have nothing to gain."""
 _ALIKE = 1e-3
+_STEPS = ((64, 8), (256, 32), (2_048, 64))
+"""Up to how many rows they are rounded up to multiples of what."""
+_COARSEST = 512
 _TEXT = "A goat is a goat, and a herd is a herd."
 
 
@@ -34,8 +37,22 @@ class PackedLinear(nn.Module):
         self._bias = None if layer.bias is None else layer.bias.detach()
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = _operators()._linear_pointwise(given, self._packed, self._bias, "none", [], "")
-        return made
+        flat = given.reshape(-1, given.shape[-1])
+        rows = flat.shape[0]
+        if more := rounded(rows) - rows:
+            flat = nn.functional.pad(flat, (0, 0, 0, more))
+        made: torch.Tensor = _operators()._linear_pointwise(flat, self._packed, self._bias, "none", [], "")
+        return made[:rows].view(*given.shape[:-1], made.shape[-1])
+
+
+def rounded(rows: int) -> int:
+    """So many rows, or a few more.
+
+    oneDNN makes code for each number of rows that it meets, in a millisecond and most of a megabyte, and
+    keeps it: texts of all lengths would cost more memory than the model.
+    """
+    step = next((step for most, step in _STEPS if rows <= most), _COARSEST)
+    return -(-rows // step) * step
 
 
 def pack_for_texts(model: Any, encoder: Encoder) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from activities.backends.hf.packing import PackedLinear, pack
+from activities.backends.hf.packing import PackedLinear, pack, rounded
 
 ABLE: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 pytestmark = pytest.mark.skipif(not ABLE, reason="torch has no oneDNN")
@@ -70,6 +70,12 @@ def test_inputs_of_any_shape_are_taken(example: dict[str, torch.Tensor]) -> None
     pack(net, example)
     for other, theirs in zip(others, before, strict=True):
         torch.testing.assert_close(computed(net, other)[0], theirs)
+
+
+def test_numbers_of_rows_are_rounded_up_to_few() -> None:
+    sizes = range(1, 4_096)
+    assert all(0 <= rounded(size) - size < max(8, size / 2) for size in sizes)
+    assert len({rounded(size) for size in sizes}) < 60
 
 
 def test_what_is_packed_already_stays(example: dict[str, torch.Tensor]) -> None:
