@@ -14,18 +14,18 @@ HEARTBEAT_S = 0.5
 
 
 @asynccontextmanager
-async def beating() -> AsyncIterator[None]:
-    """Heartbeats meanwhile: a cancellation comes with the answer to one."""
-    beats = asyncio.create_task(_beat())
+async def beating(*details: object) -> AsyncIterator[None]:
+    """Heartbeats meanwhile, with details for the next try: a cancellation comes with the answer to one."""
+    beats = asyncio.create_task(_beat(details))
     try:
         yield
     finally:
         beats.cancel()
 
 
-async def _beat() -> None:
+async def _beat(details: tuple[object, ...]) -> None:
     while True:
-        activity.heartbeat()
+        activity.heartbeat(*details)
         await asyncio.sleep(HEARTBEAT_S)
 
 

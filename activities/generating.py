@@ -73,7 +73,7 @@ def _penalties(wish: ConversationParameters | TextGenerationParameters) -> Json:
     return {name: value for name in names if (value := getattr(wish, name, None))}
 
 
-async def generate(model: ChatModel, request: ChatRequest, item: Item, pieces: PieceWriter) -> Made:
+async def generate(model: ChatModel, request: ChatRequest, pieces: PieceWriter) -> Made:
     """The whole text; its pieces go to `pieces`. Raises what `ChatModel.stream` does."""
     text: list[str] = []
     tokens: list[Token] = []
@@ -88,12 +88,10 @@ async def generate(model: ChatModel, request: ChatRequest, item: Item, pieces: P
             pieces.add(one.text, one.tokens, one.passed_on)
     if finish is None:
         raise Unavailable("The model stopped without an end.")
-    whole = "".join(text)
-    wish = item.parameters
-    if isinstance(wish, TextGenerationParameters) and wish.return_full_text:
-        whole = f"{item.inputs}{whole}"
     return Made(
-        GeneratedText(generated_text=whole),
+        # Without the prompt, whatever `return_full_text` says: pieces are counted by the text that is made,
+        # and whoever answers the caller has the prompt.
+        GeneratedText(generated_text="".join(text)),
         usage=TextUsage(
             input_tokens=finish.usage.prompt_tokens, output_tokens=finish.usage.completion_tokens
         ),

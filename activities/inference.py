@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 from temporalio import activity
 
@@ -27,10 +27,17 @@ from goatherd.contracts.inference_work import (
     Outcome,
     Standing,
     UnloadModel,
+    WorkItem,
 )
-from goatherd.errors import DeadlineExceeded, GoatherdError, WrongTask
+from goatherd.errors import DeadlineExceeded, GoatherdError, TooManyRequests, WrongTask
 from goatherd.telemetry import metrics
 from goatherd.temporal import failure
+
+TEXTS_AT_ONCE = 400
+"""Orders for generated text that one worker has in hand. Fewer than it takes orders at all
+(`workers/pools.py`): texts last, and other calls need not wait for them."""
+FILES_AT_ONCE = 16
+"""Orders whose large files one worker has in memory. One has at most 32 MB (`api/inference_groups.py`)."""
 
 _log = logging.getLogger(__name__)
 _TALKS = (Task.CONVERSATIONAL, Task.TEXT_GENERATION)
@@ -46,9 +53,13 @@ class InferenceActivities:
         pieces: PieceFeed | None = None,
         blobs: Blobs | None = None,
         worker: str = "",
+        texts_at_once: int = TEXTS_AT_ONCE,
     ) -> None:
         """`pieces`: where text is shown while it is made; `blobs`: where large files are; `worker`: us."""
         self._models = models
+        self._texts_at_once = texts_at_once
+        self._texts = 0
+        self._files = asyncio.Semaphore(FILES_AT_ONCE)
         self._pieces = pieces
         self._blobs = blobs
         self._worker = worker
@@ -62,6 +73,9 @@ class InferenceActivities:
         """
         try:
             async with beating():
+                if order.task in _TALKS:
+                    with self._text_in_hand():
+                        return await self.answer(order)
                 return await self.answer(order)
         except GoatherdError as error:
             self._count(order, [error.code] * len(order.items))
@@ -87,14 +101,35 @@ class InferenceActivities:
 
     @activity.defn(name=UNLOAD_MODEL)
     async def unload_model(self, order: UnloadModel) -> Standing:
-        """Puts a model out, as soon as nobody uses it here."""
+        """Puts a model out, as soon as nobody uses it here. Cancelled, that goes on by itself."""
         try:
-            return await self._models.unload(order.model)
+            async with beating():
+                return await self._models.unload(order.model)
         except GoatherdError as error:
             raise failure(error) from error
+        except asyncio.CancelledError:
+            if (over := handed_over("the unload")) is not None:
+                raise over from None
+            raise
+
+    @contextmanager
+    def _text_in_hand(self) -> Iterator[None]:
+        if self._texts >= self._texts_at_once:
+            raise TooManyRequests("This worker makes as many texts as it may. Try again in a moment.")
+        self._texts += 1
+        try:
+            yield
+        finally:
+            self._texts -= 1
 
     async def answer(self, order: InferOrder) -> InferAnswer:
         """What `infer` answers. Raises what concerns the whole order, as an error of ours."""
+        if self._blobs is None or not any(_has_claim(item) for item in order.items):
+            return await self._answer(order)
+        async with self._files:
+            return await self._answer(order)
+
+    async def _answer(self, order: InferOrder) -> InferAnswer:
         results: list[Result | None] = [None] * len(order.items)
         items: list[tuple[int, Item]] = []
         reader = ItemReader(order.task, order.spec)
@@ -156,7 +191,7 @@ class InferenceActivities:
         began = time.monotonic()
         try:
             async with PieceWriter(self._pieces, stream) as pieces:
-                return await generate(model, request_of(item, order.spec), item, pieces)
+                return await generate(model, request_of(item, order.spec), pieces)
         except GoatherdError as error:
             return error
         except Exception as error:
@@ -193,3 +228,7 @@ class InferenceActivities:
     def _count(self, order: InferOrder, outcomes: Sequence[str]) -> None:
         for outcome in outcomes:
             metrics.INFER_ITEMS.labels(order.model, order.task, outcome).inc()
+
+
+def _has_claim(item: WorkItem) -> bool:
+    return isinstance(item.inputs, dict) and bool(item.inputs.get("claim"))

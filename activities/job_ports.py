@@ -34,11 +34,11 @@ class JobStore(Protocol):
 
     async def part(self, job: str, n: int) -> JobPart | None: ...
 
-    async def put_outcomes(self, outcomes: PartOutcomes, *, attempt: int) -> None:
-        """Keeps a part's outcomes, and counts them: the job is running. Idempotent."""
+    async def put_outcomes(self, outcomes: PartOutcomes) -> None:
+        """Keeps a part's outcomes in place of those it had, and counts them: the job is running."""
 
     async def outcomes(self, job: str, *, start: int = 0, limit: int | None = None) -> list[PartOutcomes]:
-        """Those there are, by part, from part `start` on."""
+        """Those there are, by part: of the parts from `start` on, and of the first `limit` of these only."""
 
     async def settle(self, settled: SettleJob) -> bool:
         """Ends an attempt. False, and nothing changed, if it is not the latest or has ended."""

@@ -7,7 +7,15 @@ from datetime import timedelta
 
 from activities.job_ports import JobStore
 from activities.reconcile import Ended
-from goatherd.contracts.inference_job import ENDED, JOB_WORKFLOW, Job, JobStatus, SettleJob
+from goatherd.contracts.inference_job import (
+    ENDED,
+    JOB_WORKFLOW,
+    Job,
+    JobStatus,
+    SettleJob,
+    attempt_id,
+    of_attempt,
+)
 from goatherd.contracts.inference_work import Problem
 from goatherd.telemetry import get_logger
 
@@ -25,19 +33,21 @@ class JobReadSide:
         self._store = store
 
     async def open(self, ids: Sequence[str]) -> list[str]:
-        return await self._store.open(ids)
+        """Those of attempts that are their job's latest, and have not ended."""
+        jobs = await self._store.open(list(dict.fromkeys(of_attempt(id)[0] for id in ids)))
+        plans = {job: await self._store.plan(job) for job in jobs}
+        latest = {attempt_id(job, plan.job.attempt) for job, plan in plans.items() if plan is not None}
+        return [id for id in ids if id in latest]
 
     async def has(self, id: str) -> bool:
-        return await self._store.plan(id) is not None
+        return await self._store.plan(of_attempt(id)[0]) is not None
 
     async def put(self, document: Job) -> None:
         raise NotImplementedError("A job without inputs can't be made.")
 
     async def end(self, id: str, ended: Ended) -> None:
         """As its workflow says, if it has ended by itself; else as cancelled or failed."""
-        plan = await self._store.plan(id)
-        if plan is None or plan.job.status in ENDED:
-            return
+        job, attempt = of_attempt(id)
         said = (ended.outcome or {}).get("status")
         status: JobStatus = (
             said if said in ENDED else "cancelled" if ended.reason == "cancelled" else "failed"
@@ -47,5 +57,5 @@ class JobReadSide:
             error = Problem(
                 code="job-ended", message=f"The job's workflow ended from outside: {ended.reason}."
             )
-        if await self._store.settle(SettleJob(job=id, attempt=plan.job.attempt, status=status, error=error)):
-            log.warning("job ended from outside", job=id, reason=ended.reason)
+        if await self._store.settle(SettleJob(job=job, attempt=attempt, status=status, error=error)):
+            log.warning("job ended from outside", job=job, attempt=attempt, reason=ended.reason)

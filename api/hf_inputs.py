@@ -29,6 +29,8 @@ MOST_INPUTS = 2_048
 
 _MEDIA_TYPE = re.compile(r"(image|audio|video)/.+|application/octet-stream")
 _PARTS = ("inputs", "file", "image", "audio")
+_FULL_TEXT = "return_full_text"
+_NO_DEFAULTS: Json = {}
 
 
 class CallOptions(Body):
@@ -138,8 +140,11 @@ def task_of(registered: Task, call: ModelCall | tuple[Media, Json]) -> Task:
     return registered
 
 
-def asked(task: Task, call: ModelCall | tuple[Media, Json], limit: MediaLimit) -> Asked:
-    """The call as items of the task. Raises `InvalidInput`, `Invalid`, `WrongTask`, `BodyTooLarge`."""
+def asked(
+    task: Task, call: ModelCall | tuple[Media, Json], limit: MediaLimit, defaults: Json = _NO_DEFAULTS
+) -> Asked:
+    """The call as items of the task. `defaults` are those that the model has of parameters: the worker knows
+    them, but for what is done here. Raises `InvalidInput`, `Invalid`, `WrongTask`, `BodyTooLarge`."""
     if not isinstance(call, ModelCall):
         media, given = call
         parameters = _parameters(task, given)
@@ -165,7 +170,9 @@ def asked(task: Task, call: ModelCall | tuple[Media, Json], limit: MediaLimit) -
     sent = parameters
     if task is Task.TEXT_GENERATION:
         # The prompt is put before the text here; what is streamed, is so by tokens.
-        sent = {name: value for name, value in parameters.items() if name != "return_full_text"}
+        sent = {name: value for name, value in parameters.items() if name != _FULL_TEXT}
+        if _FULL_TEXT in defaults:
+            parameters = {_FULL_TEXT: defaults[_FULL_TEXT], **parameters}
         if call.stream:
             sent["details"] = True
     items = [

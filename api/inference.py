@@ -55,9 +55,9 @@ class ModelInference:
 
     def __init__(self, parts: InferenceParts) -> None:
         self._registry = parts.registry
-        self._flights = Flights(parts.client, parts.placement)
-        self._readers = PieceReaders(parts.pieces)
         self._blobs = Blobs(parts.payloads, parts.client.namespace if parts.payloads else "")
+        self._flights = Flights(parts.client, parts.placement, self._blobs)
+        self._readers = PieceReaders(parts.pieces)
         self._groups: dict[tuple[str, Task], tuple[ModelSpec, Group]] = {}
         self._streams: Counter[str] = Counter()
         self._chores: set[asyncio.Task[None]] = set()
@@ -97,17 +97,19 @@ class ModelInference:
         owner = new_id("call")
         window = asyncio.Semaphore(_WINDOW)
 
-        async def one(item: WorkItem) -> Outcome:
+        async def one(place: int) -> Outcome:
             async with window:
-                ready = await self._ready(task, item, caller, owner)
-                return await group.submit(ready, _size(ready), deadline)
+                ready, files = await self._ready(task, items[place], caller, owner)
+                if files and isinstance(items, list):
+                    items[place] = ready  # Its bytes are in the store now, and not needed here any more.
+                return await group.submit(ready, _size(ready), deadline, files=files)
 
         try:
             async with asyncio.timeout(max(deadline - time.time(), 0.001)):
                 if len(items) == 1:
-                    return [await one(items[0])]
+                    return [await one(0)]
                 async with asyncio.TaskGroup() as together:
-                    outcomes = [together.create_task(one(item)) for item in items]
+                    outcomes = [together.create_task(one(place)) for place in range(len(items))]
             return [outcome.result() for outcome in outcomes]
         except TimeoutError:
             raise DeadlineExceeded("The model gave no answer in time.") from None
@@ -134,14 +136,15 @@ class ModelInference:
         stream = new_id("call")
         item = item.model_copy(update={"caller": caller})
         order = _order(entry, task, [item], deadline).model_copy(update={"stream": stream})
-        shown = tokens = 0
+        shown = tokens = n = 0
         self._streams[entry.name] += 1
         with self._readers.reading(stream) as pieces:
             flight = asyncio.create_task(self._flights.fly(order, resend=False))
             try:
                 async for piece in _until_done(flight, pieces):
                     # What comes after one that was missed can't be shown: the answer makes up for it.
-                    if piece.offset == shown:
+                    if piece.n == n:
+                        n += 1
                         shown += len(piece.text)
                         tokens += len(piece.tokens or ())
                         yield piece
@@ -184,13 +187,15 @@ class ModelInference:
         finally:
             self._later(self._blobs.drop(order.owner))
 
-    async def _ready(self, task: Task, item: WorkItem, caller: str, owner: str) -> WorkItem:
-        """The item as it is sent: whose it is, and a large file by its claim."""
-        inputs = item.inputs
+    async def _ready(self, task: Task, item: WorkItem, caller: str, owner: str) -> tuple[WorkItem, int]:
+        """The item as it is sent: whose it is, and a large file by its claim. And how many bytes that has."""
+        inputs, files = item.inputs, 0
         if SHAPES[task].media:
-            media = await self._blobs.stow(_own(inputs), owner)
+            given = _own(inputs)
+            media = await self._blobs.stow(given, owner)
+            files = len(given.data) if media.claim is not None else 0
             inputs = media.model_dump(mode="json", exclude_none=True)
-        return item.model_copy(update={"caller": caller, "inputs": inputs})
+        return item.model_copy(update={"caller": caller, "inputs": inputs}), files
 
     async def _with_bytes(self, outcome: Outcome) -> Outcome:
         if outcome.output is None:

@@ -1,7 +1,8 @@
 """Calls of one model and task that wait at the same time, sent to a worker together.
 
 Nothing waits while nothing is under way. While one order is under way, what comes gathers; a second order
-goes out when as much has gathered as the first one carries, so that a worker has its next batch at hand.
+goes out when as much has gathered as the first one carries, so that a worker has its next batch at hand, or
+when somebody has waited for `LATE_S`: what is under way may take long, and have nothing to do with his.
 Callers take turns, so that one with a thousand inputs does not keep out one with a single one.
 """
 
@@ -19,6 +20,11 @@ from goatherd.waiting import put_down
 
 MOST_BYTES = 160_000
 """Of one order's inputs, if they are more than one: what is larger goes by claim check, and is slow."""
+MOST_FILE_BYTES = 32 << 20
+"""Of the files that go by claim with one order, if they are more than one."""
+LATE_S = 0.05
+_MORE_FLIGHTS = 2
+"""Orders beyond those of a group, for those who are late."""
 _LINGER = 0.1
 _LINGER_MAX_S = 0.015
 """After an order of several, its callers' next calls are on their way: they are waited for, for a tenth of
@@ -31,7 +37,9 @@ Send = Callable[[Sequence[WorkItem], float], Awaitable[InferAnswer]]
 class _Waiting:
     item: WorkItem
     size: int
+    files: int
     deadline: float
+    since: float
     outcome: asyncio.Future[Outcome]
 
 
@@ -46,7 +54,7 @@ class Group:
 
     def __init__(self, send: Send, *, most: int, flights: int, queue: int) -> None:
         """`send` gives the answer to some items, by a deadline (seconds since 1970). At most `most` items go
-        together, `flights` orders are under way, and `queue` items wait."""
+        together, `flights` orders are under way (a few more for who is late), and `queue` items wait."""
         self._send = send
         self._most = most
         self._most_flights = flights
@@ -56,6 +64,9 @@ class Group:
         self._flights: set[_Flight] = set()
         self._expected = 0
         self._hold: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._late = False
+        """Whether somebody has waited for too long."""
 
     @property
     def idle(self) -> bool:
@@ -67,12 +78,13 @@ class Group:
         if self._count >= self._queue:
             raise TooManyRequests(f"{self._count} inputs wait for this model already. Try again in a moment.")
 
-    async def submit(self, item: WorkItem, size: int, deadline: float) -> Outcome:
-        """The outcome. Cancelled, the item is not sent any more; an order that nobody waits for is cancelled.
+    async def submit(self, item: WorkItem, size: int, deadline: float, *, files: int = 0) -> Outcome:
+        """The outcome. `size`: bytes of the item itself; `files`: those of what it has by claim. Cancelled, the item is not sent any more; an order that nobody waits for is cancelled.
 
         Raises `GoatherdError`: what became of the whole order.
         """
-        waiting = _Waiting(item, size, deadline, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(item, size, files, deadline, loop.time(), loop.create_future())
         self._callers.setdefault(item.caller, deque()).append(waiting)
         self._count += 1
         self._go()
@@ -89,26 +101,42 @@ class Group:
                 return
             self._release()
         while self._count and self._may_send():
+            self._late = False
             flight = _Flight(self._take())
             self._flights.add(flight)
             flight.task = asyncio.create_task(self._fly(flight))
+        if self._count and self._alarm is None and not self._late:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_at(self._oldest() + LATE_S, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._count:
+            # Whom it was set for may be on his way. And a timer may come a bit early.
+            self._late = asyncio.get_running_loop().time() - self._oldest() >= 0.99 * LATE_S
+            self._go()
+
+    def _oldest(self) -> float:
+        return min(waiting[0].since for waiting in self._callers.values())
 
     def _may_send(self) -> bool:
         if not self._flights:
             return True
-        if len(self._flights) >= self._most_flights:
-            return False
-        under_way = max(len(flight.parts) for flight in self._flights)
-        return self._count >= min(under_way, self._most)
+        if len(self._flights) < self._most_flights:
+            under_way = max(len(flight.parts) for flight in self._flights)
+            if self._count >= min(under_way, self._most):
+                return True
+        return self._late and len(self._flights) < self._most_flights + _MORE_FLIGHTS
 
     def _take(self) -> list[_Waiting]:
         """The next order: an item of each caller in turn, as far as there is room."""
         taken: list[_Waiting] = []
-        size = 0
+        size = files = 0
         while self._count and len(taken) < self._most:
             caller, waiting = next(iter(self._callers.items()))
             size += waiting[0].size
-            if taken and size > MOST_BYTES:
+            files += waiting[0].files
+            if taken and (size > MOST_BYTES or files > MOST_FILE_BYTES):
                 break
             taken.append(waiting.popleft())
             self._count -= 1
@@ -160,6 +188,7 @@ class Group:
             self._count -= 1
             if not queue:
                 del self._callers[waiting.item.caller]
+            self._late = self._late and self._count > 0
             return
         for flight in self._flights:
             if waiting in flight.parts and all(part.outcome.done() for part in flight.parts):
@@ -169,4 +198,6 @@ class Group:
         """Ends all that is under way."""
         if self._hold is not None:
             self._release()
+        if self._alarm is not None:
+            self._alarm.cancel()
         await put_down(*(flight.task for flight in self._flights))

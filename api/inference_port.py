@@ -26,7 +26,8 @@ class Inference(Protocol):
         caller: str,
         timeout_s: float | None = None,
     ) -> list[Outcome]:
-        """One outcome for each item, in their order. A file among the inputs may be a `Media`.
+        """One outcome for each item, in their order. A file among the inputs may be a `Media`;
+        in a list, an item with a large one is put off against one without its bytes, as these are stored.
 
         Cancelled, it cancels the work.
 

@@ -21,7 +21,7 @@ from activities.blobs import Blobs
 from activities.job_ports import JobStore
 from activities.job_reconcile import JobReadSide
 from activities.ports import Page
-from activities.reconcile import Ended, how_ended
+from activities.reconcile import how_ended
 from api.hf_inputs import Asked
 from api.idempotency import Ids
 from api.inference import check_task
@@ -35,6 +35,7 @@ from goatherd.contracts.inference_job import (
     JobProgress,
     SettleJob,
     StartJob,
+    attempt_id,
 )
 from goatherd.contracts.inference_tasks import SHAPES, Media, Task
 from goatherd.contracts.inference_work import ModelEntry, Outcome, WorkItem
@@ -127,11 +128,11 @@ class JobService:
         job = await self._job(principal, id)
         if job.status in ENDED:
             return job
+        young = datetime.now(UTC) - (job.begun_at or job.created_at) < _STARTING
         if wait_s:
-            await self._wait(id, wait_s)
-        elif datetime.now(UTC) - job.created_at < _STARTING:
-            return job
-        await self._see_to_it(job)
+            await self._wait(job, wait_s)
+        if wait_s or not young:
+            await self._see_to_it(job, young=young)
         return await self._job(principal, id)
 
     async def jobs(
@@ -145,7 +146,8 @@ class JobService:
         if job.status in ENDED:
             return job
         try:
-            await self._client.get_workflow_handle(id).cancel(rpc_timeout=_RPC_TIMEOUT)
+            workflow = attempt_id(id, job.attempt)
+            await self._client.get_workflow_handle(workflow).cancel(rpc_timeout=_RPC_TIMEOUT)
         except RPCError as error:
             if not is_gone(error):
                 raise translate(error) from error
@@ -198,7 +200,6 @@ class JobService:
 
     async def _start(self, plan: JobPlan, parts: Sequence[int]) -> None:
         job = plan.job
-        again = job.attempt > 1
         start = StartJob(
             job=job.id,
             model=job.model,
@@ -214,12 +215,10 @@ class JobService:
             await self._client.start_workflow(
                 JOB_WORKFLOW,
                 start,
-                id=job.id,
+                id=attempt_id(job.id, job.attempt),
                 task_queue=self._settings.task_queue(Pool.ACTORS),
-                # A request that is repeated does not do a first attempt again.
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE
-                if again
-                else WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                # A request that is repeated does not do an attempt again.
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 static_summary=f"{job.task} by {job.model}",
                 search_attributes=TypedSearchAttributes([SearchAttributePair(OWNER, job.owner)]),
@@ -230,9 +229,9 @@ class JobService:
         except RPCError as error:
             raise translate(error) from error
 
-    async def _wait(self, id: str, wait_s: float) -> None:
+    async def _wait(self, job: Job, wait_s: float) -> None:
         """Until its workflow is closed, however."""
-        handle = self._client.get_workflow_handle(id)
+        handle = self._client.get_workflow_handle(attempt_id(job.id, job.attempt))
         try:
             async with asyncio.timeout(wait_s):
                 await handle.result()
@@ -244,11 +243,12 @@ class JobService:
         except WorkflowFailureError:
             return
 
-    async def _see_to_it(self, job: Job) -> None:
-        """Ends a job in the store whose workflow has ended, or is not there."""
-        ended = await how_ended(self._client, job.id)
-        if ended is not None:
-            await self._side.end(job.id, Ended(ended.reason, ended.outcome))
+    async def _see_to_it(self, job: Job, *, young: bool) -> None:
+        """Ends a job in the store whose workflow has ended, or is not there; a young one's may come yet."""
+        workflow = attempt_id(job.id, job.attempt)
+        ended = await how_ended(self._client, workflow)
+        if ended is not None and not (young and ended.reason == "lost"):
+            await self._side.end(workflow, ended)
 
     async def _job(self, principal: Principal, id: str) -> Job:
         return require(principal, await self._plan(id), f"job {id!r}").plan.job

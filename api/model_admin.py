@@ -116,7 +116,7 @@ class ModelAdmin:
         document = _document(entry, await self._workers())
         if document.state == "ready":
             return document
-        place = await self._placement.choose(name)
+        place = await self._placement.choose(name, some_worker=True)
         order = LoadModel(model=name, spec=entry.spec)
         loading = await self._start(LOAD_MODEL, order, place, _LOAD_WITHIN)
         try:
@@ -150,9 +150,10 @@ class ModelAdmin:
         within = timedelta(seconds=_UNLOAD_WITHIN_S)
         try:
             await _result(await self._start(UNLOAD_MODEL, order, place, within))
-        except GoatherdError:
+        except GoatherdError as error:
             # A worker that is gone has nothing in memory.
-            self._placement.shun(place)
+            if error.code == "worker-lost":
+                self._placement.shun(place)
 
     async def _start(
         self, name: str, order: LoadModel | UnloadModel, place: Place, within: timedelta

@@ -163,6 +163,8 @@ async def say(request: Request, parts: Parts, model: str | None = None) -> Respo
     parameters: Json = {"format": format}
     if body.speed is not None:
         parameters["speed"] = body.speed
+    if body.seed is not None:
+        parameters["seed"] = body.seed
     voice = body.voice if isinstance(body.voice, str) or body.voice is None else body.voice.id
     if voice and (entry.spec.provider == "openai" or voice not in _STOCK_VOICES):
         parameters["voice"] = voice

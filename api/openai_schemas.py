@@ -156,6 +156,7 @@ class SpeechBody(Body):
     speed: float | None = Field(None, ge=0.25, le=4)
     stream_format: Literal["audio"] | None = None
     instructions: Literal[""] | None = None
+    seed: Seed | None = Field(None, description="Ours: of models that draw.")
 
 
 class ImageBody(Body):

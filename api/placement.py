@@ -6,17 +6,27 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from activities.ports import WorkerRegistry, WorkerStatus
 from goatherd.contracts.queues import Pool
-from goatherd.errors import Unavailable
+from goatherd.errors import GoatherdError, Unavailable
+from goatherd.telemetry import get_logger
 
 FRESH_S = 1.0
 """For so long what was read of the workers counts."""
 ALIVE_S = 6.0
 """A worker that has said nothing for so long is not sent anything. It says something every two seconds."""
+KNOWN_S = 15.0
+"""For so long what was read last still serves while the store can't say."""
+_PATIENCE_S = 0.25
+"""How long a call waits for the store if something is known."""
+_HEARD_S = 3.0
+"""A worker that has said something within so long is alive, whatever it did not take."""
 SHUNNED_S = 10.0
 """For so long a worker that did not take, or did not finish, what it was sent gets nothing else."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +40,68 @@ class Place:
 class Placement:
     """Reads the workers' reports, at most once in `FRESH_S`, and counts what this process has sent where.
 
-    A report may be seconds old. What it is wrong about shows when nobody takes a call (`shun`).
+    A report may be seconds old. What it is wrong about shows when nobody takes a call (`shun`). While the
+    store is away, calls go on by what was read last.
     """
 
     def __init__(self, workers: WorkerRegistry, shared_queue: str) -> None:
         self._workers = workers
-        self._shared = shared_queue
+        self._shared_queue = shared_queue
         self._known: list[WorkerStatus] = []
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        """When what is known counts from; it may have been forgotten since."""
+        self._known_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
         self._shunned: dict[str, float] = {}
         self._sent: Counter[str] = Counter()
 
     async def workers(self) -> list[WorkerStatus]:
         """Those that serve models. Raises `Unavailable` if nobody can say and nothing is known."""
-        loop = asyncio.get_running_loop()
-        async with self._reading:
-            if loop.time() - self._read_at > FRESH_S:
-                alive = await self._workers.alive(within_s=ALIVE_S)
-                self._known = [one for one in alive if Pool.INFERENCE.value in one.pools]
-                self._read_at = loop.time()
+        now = asyncio.get_running_loop().time()
+        if now - self._read_at <= FRESH_S:
+            return self._known
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._has_read)
+        reading = self._reading
+        something = now - self._known_at <= KNOWN_S
+        await asyncio.wait({reading}, timeout=_PATIENCE_S if something else None)
+        if not something:
+            reading.result()
         return self._known
 
-    async def choose(self, model: str, *, refused_by: Collection[str] = ()) -> Place:
+    async def _read(self) -> None:
+        alive = await self._workers.alive(within_s=ALIVE_S)
+        self._known = [one for one in alive if Pool.INFERENCE.value in one.pools]
+        self._read_at = self._known_at = asyncio.get_running_loop().time()
+
+    def _has_read(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled() and isinstance(error := reading.exception(), GoatherdError):
+            log.warning("the workers' reports can't be read", error=error.message)
+
+    async def hears(self, place: Place) -> bool:
+        """Whether its worker has said something within the last seconds: then it is not gone, but busy."""
+        self.forget()
+        since = datetime.now(UTC) - timedelta(seconds=_HEARD_S)
+        return any(
+            one.identity == place.worker and one.at is not None and one.at >= since
+            for one in await self.workers()
+        )
+
+    @property
+    def shared(self) -> Place:
+        """Everybody's: whoever has room takes it."""
+        return Place(self._shared_queue)
+
+    async def choose(
+        self, model: str, *, refused_by: Collection[str] = (), some_worker: bool = False
+    ) -> Place:
         """Where a call of this model goes.
 
         A worker that has the model before one that is loading it before the one with most room. Of several
-        that have it, the one that this process has sent least that is not done.
+        that have it, the one that this process has sent least that is not done. The shared queue, if all are
+        left alone for now; with `some_worker` one of these all the same, for what the shared queue has not.
 
         Raises:
             Unavailable: there is no worker that serves models (`no-worker`).
@@ -74,6 +119,8 @@ class Placement:
             for one in known
             if one.identity not in refused_by and self._shunned.get(one.identity, 0.0) <= now
         ]
+        if some_worker:
+            able = able or known
         for state in ("ready", "loading"):
             having = [one for one in able if one.standing(model)[0] == state]
             if having:
@@ -82,7 +129,7 @@ class Placement:
         if able:
             roomy = max(able, key=lambda one: (one.memory_bytes - one.used_bytes, one.identity))
             return Place(roomy.queue, roomy.identity)
-        return Place(self._shared)
+        return self.shared
 
     def sent(self, place: Place, items: int) -> None:
         """Counts what is under way there; a negative number when it is done."""

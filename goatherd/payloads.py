@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
@@ -85,6 +87,25 @@ def data_converter(payloads: PayloadStore | None) -> DataConverter:
     return DataConverter(payload_converter_class=_LargeToo, external_storage=storage)
 
 
+@contextmanager
+def noted_owners() -> Iterator[set[Owner]]:
+    """Those whose large payloads are stored or read within the context, by this task or one that it starts."""
+    owners: set[Owner] = set()
+    token = _noted.set(owners)
+    try:
+        yield owners
+    finally:
+        _noted.reset(token)
+
+
+_noted: ContextVar[set[Owner] | None] = ContextVar("noted_owners", default=None)
+
+
+def _note(owner: Owner) -> None:
+    if (owners := _noted.get()) is not None:
+        owners.add(owner)
+
+
 def carries_large(converter: PayloadConverter) -> bool:
     """Whether the converter is of a client or worker that has a store. Asked inside of workflows, too."""
     # The SDK wraps converters, and has no public way to what it wrapped.
@@ -121,6 +142,7 @@ class _Driver(StorageDriver):
         self, context: StorageDriverStoreContext, payloads: Sequence[Payload]
     ) -> list[StorageDriverClaim]:
         owner = _owner(context)
+        _note(owner)
         return await asyncio.gather(*(self._put(owner, payload) for payload in payloads))
 
     async def retrieve(
@@ -146,6 +168,7 @@ class _Driver(StorageDriver):
     async def _get(self, claim: StorageDriverClaim) -> Payload:
         data = claim.claim_data
         owner = Owner(data["namespace"], data["workflow"])
+        _note(owner)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 content = await self._payloads.get(data["key"])
@@ -162,7 +185,8 @@ def _owner(context: StorageDriverStoreContext) -> Owner:
     target = context.target
     if target is None:
         return Owner("", "")
-    # There is no workflow of an activity's id, so that the sweeper takes it for gone, after a while.
+    # Of a call of a model it is the activity's id: whoever called drops what is its, and what is left over
+    # is swept after a while, since there is no workflow of that id.
     return Owner(target.namespace, target.id or "")
 
 

@@ -22,7 +22,7 @@ from goatherd.temporal import is_gone
 
 PERIOD_S = 600.0
 MOST = 100
-"""Payloads whose workflows are looked at in one go; the next ones have their turn later."""
+"""Payloads whose workflows are asked for at a time."""
 GRACE = timedelta(hours=1)
 """From storing a payload until an event names it, with clocks that differ."""
 
@@ -51,11 +51,16 @@ class PayloadSweeper:
             await asyncio.sleep(PERIOD_S)
 
     async def look(self) -> int:
-        """Once over those that were not looked at for longest. Gives how many were dropped."""
+        """Once at everybody with something old enough, those first that were not looked at for longest. Gives
+        how many were dropped."""
         now, dropped = self._now(), 0
-        for owner in await self._payloads.due(now - GRACE, MOST):
-            needed_since = await self._needed_since(owner, now)
-            dropped += await self._payloads.sweep(owner, needed_since - GRACE)
+        seen: set[Owner] = set()
+        # Who was looked at counts as the latest: when only such are due, all have been.
+        while owners := [one for one in await self._payloads.due(now - GRACE, MOST) if one not in seen]:
+            for owner in owners:
+                needed_since = await self._needed_since(owner, now)
+                dropped += await self._payloads.sweep(owner, needed_since - GRACE)
+            seen.update(owners)
         if dropped:
             log.info("dropped large payloads", count=dropped)
         return dropped

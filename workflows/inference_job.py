@@ -23,6 +23,7 @@ PARTS_AT_ONCE = 4
 _PART_WITHIN = timedelta(hours=6)
 _LOST_AFTER = timedelta(seconds=5)
 _SETTLE_WITHIN = timedelta(seconds=10)
+_LATE = Problem(code="deadline-exceeded", message="The job was not done in its time.")
 _PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=30)
 )
@@ -37,6 +38,7 @@ class InferenceJob:
     async def run(self, start: StartJob) -> JobEnd:
         """Ends when every part has its outcomes, or one can't have any; cancelled, when that is settled."""
         self._start = start
+        self._until = workflow.info().start_time + timedelta(seconds=start.timeout_s)
         try:
             error = await self._compute_all()
         except BaseException as raised:
@@ -64,6 +66,9 @@ class InferenceJob:
 
     async def _compute(self, n: int) -> Problem | None:
         start = self._start
+        left = self._until - workflow.now()
+        if left <= timedelta(0):
+            return _LATE
         part = ComputePart(
             job=start.job, n=n, attempt=start.attempt, model=start.model, task=start.task, spec=start.spec
         )
@@ -73,7 +78,7 @@ class InferenceJob:
                 part,
                 task_queue=task_queue(Pool.INFERENCE, start.task_queue_prefix),
                 start_to_close_timeout=_PART_WITHIN,
-                schedule_to_close_timeout=timedelta(seconds=start.timeout_s),
+                schedule_to_close_timeout=left,
                 heartbeat_timeout=_LOST_AFTER,
                 retry_policy=_PATIENT,
                 summary=f"part {n}",
@@ -100,5 +105,5 @@ def _problem(error: ActivityError) -> Problem:
             pointer = next((one for one in cause.details if isinstance(one, str)), None)
             return Problem(code=cause.type or "error", message=cause.message, pointer=pointer)
         case TimeoutError():
-            return Problem(code="deadline-exceeded", message="The job was not done in its time.")
+            return _LATE
     return Problem(code="error", message=str(error.cause or error))

@@ -49,9 +49,9 @@ class MemoryJobStore:
     async def part(self, job: str, n: int) -> JobPart | None:
         return self._parts.get((job, n))
 
-    async def put_outcomes(self, outcomes: PartOutcomes, *, attempt: int) -> None:
+    async def put_outcomes(self, outcomes: PartOutcomes) -> None:
         plan = self._plans.get(outcomes.job)
-        if plan is None or plan.job.attempt != attempt or plan.job.status in ENDED:
+        if plan is None or plan.job.attempt != outcomes.attempt or plan.job.status in ENDED:
             return
         self._outcomes[outcomes.job, outcomes.n] = outcomes
         done = [one for part in await self.outcomes(outcomes.job) for one in part.outcomes]
@@ -60,8 +60,8 @@ class MemoryJobStore:
         self._change(plan, status="running", progress=progress, started_at=plan.job.started_at or self._now())
 
     async def outcomes(self, job: str, *, start: int = 0, limit: int | None = None) -> list[PartOutcomes]:
-        found = sorted((n, part) for (of, n), part in self._outcomes.items() if of == job and n >= start)
-        return [part for _, part in found][:limit]
+        found = {n: part for (of, n), part in self._outcomes.items() if of == job and n >= start}
+        return [found[n] for n in sorted(found) if limit is None or n < start + limit]
 
     async def settle(self, settled: SettleJob) -> bool:
         plan = self._plans.get(settled.job)
@@ -74,7 +74,8 @@ class MemoryJobStore:
         plan = self._plans.get(job)
         if plan is None or plan.job.attempt != attempt - 1 or plan.job.status not in ENDED:
             return False
-        self._change(plan, status="queued", attempt=attempt, error=None, finished_at=None)
+        again = {"status": "queued", "attempt": attempt, "begun_at": self._now()}
+        self._change(plan, **again, error=None, finished_at=None)
         return True
 
     def _change(self, plan: JobPlan, **fields: object) -> None:

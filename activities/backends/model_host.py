@@ -18,6 +18,7 @@ from activities.backends.batching import Batches
 from activities.backends.machine import Machine, survey
 from activities.backends.model_memory import Resident, Room
 from activities.backends.providers import not_installed, provider
+from activities.backends.resting import Rest
 from activities.inference_ports import Computed, Item, LoadContext, LoadedModel, Provider
 from activities.model_ports import ModelCatalog
 from activities.ports import ChatModel, ChatRequest
@@ -52,6 +53,7 @@ class Hosted(Resident):
     batches: Batches | None = None
     leaving: bool = False
     """To be closed as soon as nobody uses it."""
+    closing: asyncio.Task[None] | None = None
 
     @property
     def loaded(self) -> LoadedModel:
@@ -101,6 +103,7 @@ class ModelHost:
         self._registered: dict[str, ModelSpec] = {}
         self._chats: dict[str, _Chat] = {}
         self._closings: set[asyncio.Task[None]] = set()
+        self._rest = Rest()
 
     # -- what is known
 
@@ -140,12 +143,14 @@ class ModelHost:
         return found
 
     async def run(self) -> None:
-        """Follows the catalog, until cancelled."""
+        """Follows the catalog, and gives memory back in times of rest; until cancelled."""
         while True:
             try:
                 await self.look()
             except GoatherdError as error:
                 _log.warning("the registered models can't be read: %s", error.message)
+            if not any(hosted.users for hosted in self._current.values()):
+                await self._rest.look()
             await asyncio.sleep(FOLLOW_S)
 
     async def look(self) -> None:
@@ -195,6 +200,7 @@ class ModelHost:
             yield hosted
         finally:
             hosted.users -= 1
+            self._rest.worked()
             self._room.touch(hosted)
             if hosted.leaving and not hosted.users:
                 self._close_soon(hosted)
@@ -210,7 +216,7 @@ class ModelHost:
         hosted = self._current.get(name)
         if hosted is not None:
             self._let_go(hosted)
-        await asyncio.gather(*self._closings)
+        await self._closed()
         return Standing(state="unloaded")
 
     async def preload(self, name: str, progress: Progress) -> None:
@@ -230,7 +236,7 @@ class ModelHost:
                 await put_down(hosted.load)
             if hosted.batches is not None:
                 await hosted.batches.close()
-        await asyncio.gather(*self._closings)
+        await self._closed()
 
     # -- from the wish to the end
 
@@ -321,22 +327,34 @@ class ModelHost:
     def _close_soon(self, hosted: Hosted) -> None:
         if hosted.closed or hosted.batches is None:  # one that still loads is closed when it has
             return
+        self._begin_close(hosted)
+
+    def _begin_close(self, hosted: Hosted) -> asyncio.Task[None]:
+        """In a task of its own: whoever waits for it may leave, and it goes on. Memory that is still taken
+        must not count as free."""
         hosted.closed = True
-        closing = asyncio.create_task(self._close(hosted), name=f"close {hosted.name}")
+        closing = hosted.closing = asyncio.create_task(self._close(hosted), name=f"close {hosted.name}")
         self._closings.add(closing)
         closing.add_done_callback(self._closings.discard)
+        return closing
+
+    async def _closed(self) -> None:
+        """Until all that is being closed is. Cancelled, it cancels none of that."""
+        if self._closings:
+            await asyncio.wait(self._closings)
 
     async def _put_out(self, resident: Resident) -> None:
         """For another, of the room's choice."""
         hosted = cast(Hosted, resident)
-        if hosted.closed:
+        if hosted.closing is not None:  # on its way out already
+            await asyncio.shield(hosted.closing)
             return
-        hosted.closed = True
+        closing = self._begin_close(hosted)
         if self._current.get(hosted.name) is hosted:
             del self._current[hosted.name]
         _log.info("putting out the model %s for another", hosted.name)
         metrics.MODEL_EVICTIONS.labels(hosted.name).inc()
-        await self._close(hosted)
+        await asyncio.shield(closing)
 
     async def _close(self, hosted: Hosted) -> None:
         try:

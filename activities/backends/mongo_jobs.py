@@ -83,8 +83,8 @@ class MongoJobStore:
         with store_errors():
             return await self._inputs.one(job, n, JobPart)
 
-    async def put_outcomes(self, outcomes: PartOutcomes, *, attempt: int) -> None:
-        current = {"_id": outcomes.job, "attempt": attempt, "status": {"$nin": sorted(ENDED)}}
+    async def put_outcomes(self, outcomes: PartOutcomes) -> None:
+        current = {"_id": outcomes.job, "attempt": outcomes.attempt, "status": {"$nin": sorted(ENDED)}}
         failed = sum(one.problem is not None for one in outcomes.outcomes)
         with store_errors():
             if await self._jobs.find_one(current, {"_id": 1}) is None:
@@ -111,7 +111,13 @@ class MongoJobStore:
 
     async def begin_again(self, job: str, attempt: int) -> bool:
         ended = {"_id": job, "attempt": attempt - 1, "status": {"$in": sorted(ENDED)}}
-        again = {"status": "queued", "attempt": attempt, "error": None, "finished_at": None}
+        again = {
+            "status": "queued",
+            "attempt": attempt,
+            "begun_at": self._now(),
+            "error": None,
+            "finished_at": None,
+        }
         with store_errors():
             return (await self._jobs.update_one(ended, {"$set": again})).matched_count > 0
 

@@ -50,7 +50,7 @@ class MongoModelCatalog:
 
 
 class MongoPieceFeed:
-    """`PieceFeed` on MongoDB, by the change stream. No journal is awaited: pieces need not survive anything."""
+    """`PieceFeed` on MongoDB, by the change stream. No journal is awaited: pieces need not survive."""
 
     def __init__(self, database: AsyncDatabase[Document], *, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database

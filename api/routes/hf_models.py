@@ -54,7 +54,7 @@ async def ask_for_task(request: Request, parts: All, model_id: ModelPath, task: 
         raise WrongTask(f"There is no task {task[:100]!r}. The model {entry.name!r} does: {names}.") from None
     limit = MediaLimit(parts.settings.max_media_bytes)
     call = await read_call(request, limit, media=SHAPES[wanted].media)
-    return await _answer(request, parts, entry, wanted, asked(wanted, call, limit))
+    return await _answer(request, parts, entry, wanted, asked(wanted, call, limit, entry.spec.parameters))
 
 
 @address.post(
@@ -77,7 +77,7 @@ async def ask(request: Request, parts: All, model_id: ModelPath) -> Response:
     limit = MediaLimit(parts.settings.max_media_bytes)
     call = await read_call(request, limit, media=SHAPES[entry.spec.task].media)
     task = task_of(entry.spec.task, call)
-    return await _answer(request, parts, entry, task, asked(task, call, limit))
+    return await _answer(request, parts, entry, task, asked(task, call, limit, entry.spec.parameters))
 
 
 @router.get(

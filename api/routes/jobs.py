@@ -98,11 +98,11 @@ async def _wish(request: Request, parts: Parts, query: FileQuery, raw: bytes) ->
             raise InvalidInput([{"pointer": "/stream", "detail": "A job is not streamed."}])
         entry = parts.inference.entry(body.model)
         task = body.task or task_of(entry.spec.task, body)
-        return entry, Wish(task, asked(task, body, limit), body.metadata, body.timeout_s)
+        return entry, Wish(task, asked(task, body, limit, entry.spec.parameters), body.metadata, body.timeout_s)
     entry = parts.inference.entry(query.model)
     task = query.task or entry.spec.task
     call = await read_call(request, limit, media=SHAPES[task].media)
-    return entry, Wish(task, asked(task, call, limit), {}, DEFAULT_TIMEOUT_S)
+    return entry, Wish(task, asked(task, call, limit, entry.spec.parameters), {}, DEFAULT_TIMEOUT_S)
 
 
 @router.get(

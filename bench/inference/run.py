@@ -21,6 +21,8 @@ from typing import Any
 
 from temporalio.client import Client
 
+from activities.backends.model_host import FOLLOW_S
+from activities.backends.resting import AFTER_S
 from bench import processes
 from bench.chat.stack import Stack, running
 from bench.inference import alone, models
@@ -30,11 +32,12 @@ from bench.measure import Load, load, median, ratio
 from goatherd.contracts.inference_work import INFER
 from goatherd.embedded._ports import any_free
 
-CLIENTS, TEXTS, ROUNDS, WARM = 64, 256, 3, 64
+CLIENTS, TEXTS, ROUNDS, WARM = 64, 512, 3, 128
 BATCH = 32
 """Of the library's full batches: on CPUs larger ones are slower."""
 MANY = 1_000
 SETTLE_S = 1.0  # torch's threads spin for a while after a call, on the cores that the other side needs
+REST_S = AFTER_S + 2 * FOLLOW_S
 EMBEDDER, CLASSIFIER = "minilm", "opinions"
 EXACT = 1e-5
 
@@ -78,6 +81,7 @@ async def main() -> None:
                 await bench.throughput(side)
             await alone.measure(stack, embeddings.library, embeddings.ask, bench.metrics)
             await bench.many(vectors)
+            await asyncio.sleep(REST_S)
             bench.tell_memory(empty, vectors, labels)
 
 
@@ -156,7 +160,7 @@ class Bench:
         full = self.memory()
         weights = vectors.memory["weights"] + labels.memory["weights"]
         libraries = vectors.memory["libraries"]
-        print("memory of the inference worker, both models loaded and after all this load")
+        print("memory of the inference worker, both models loaded, at rest after all this load")
         for name, size in (
             ("empty worker", empty), ("torch and transformers alone", libraries), ("weights", weights),
             ("worker now", full),

@@ -17,6 +17,18 @@ JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
+def attempt_id(job: str, attempt: int) -> str:
+    """The id of the workflow that does an attempt: each has one of its own, so that none is taken for
+    another."""
+    return job if attempt == 1 else f"{job}-{attempt}"
+
+
+def of_attempt(workflow: str) -> tuple[str, int]:
+    """The job and the attempt that a workflow's id stands for."""
+    job, _, attempt = workflow.partition("-")
+    return job, int(attempt) if attempt.isdigit() else 1
+
+
 class JobProgress(Contract):
     """In inputs. `done` counts those with an outcome, `failed` those of them that have a problem."""
 
@@ -36,6 +48,9 @@ class Job(Contract):
     attempt: int = 1
     progress: JobProgress
     created_at: Timestamp
+    begun_at: Timestamp | None = Field(
+        None, description="When the latest attempt was asked for, if a later one."
+    )
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     error: Problem | None = Field(None, description="Of a job that failed as a whole.")
@@ -63,9 +78,12 @@ class JobPart(Contract):
 
 
 class PartOutcomes(Contract):
+    """What there is of a part, in the order of its items, as of an attempt."""
+
     job: str
     n: int
     outcomes: list[Outcome]
+    attempt: int = 1
 
 
 class StartJob(Contract):

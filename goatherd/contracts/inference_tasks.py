@@ -6,6 +6,7 @@ is one input; a list of texts is as many inputs, each with a result of its own.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    field_serializer,
     model_validator,
 )
 
@@ -405,6 +407,12 @@ class Tensor(Contract):
     dtype: Dtype
     shape: list[Annotated[int, Field(ge=0)]]
     data: bytes = Field(repr=False)
+
+    @field_serializer("data", when_used="json")
+    def _base64(self, data: bytes) -> str:
+        """With `+` and `/`, which everybody reads: Pydantic's own is base64 for URLs, and most decoders drop
+        its `-` and `_` without a word. Both are read."""
+        return b64encode(data).decode("ascii")
 
 
 class Tensors(Contract):

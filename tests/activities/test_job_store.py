@@ -59,10 +59,10 @@ def inputs(job: str, n: int, *texts: str) -> JobPart:
     return JobPart(job=job, n=n, items=[WorkItem(inputs=text) for text in texts])
 
 
-def done(job: str, n: int, *outputs: str | None) -> PartOutcomes:
+def done(job: str, n: int, *outputs: str | None, attempt: int = 1) -> PartOutcomes:
     problem = Problem(code="invalid", message="no")
     outcomes = [Outcome(problem=problem) if one is None else Outcome(output=one) for one in outputs]
-    return PartOutcomes(job=job, n=n, outcomes=outcomes)
+    return PartOutcomes(job=job, n=n, outcomes=outcomes, attempt=attempt)
 
 
 async def begun(jobs: JobStore, **fields: Any) -> str:
@@ -95,19 +95,20 @@ async def test_parts_of_many_megabytes_are_read_as_they_were_added(jobs: JobStor
     noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=9_000_000))
     await jobs.add(made, [inputs(made.job.id, 0, noise), inputs(made.job.id, 1, "small")])
     assert await jobs.part(made.job.id, 0) == inputs(made.job.id, 0, noise)
-    await jobs.put_outcomes(done(made.job.id, 0, noise), attempt=1)
-    await jobs.put_outcomes(done(made.job.id, 0, "small"), attempt=1)
+    await jobs.put_outcomes(done(made.job.id, 0, noise))
+    await jobs.put_outcomes(done(made.job.id, 0, "small"))
     assert await jobs.outcomes(made.job.id) == [done(made.job.id, 0, "small")]
 
 
 async def test_outcomes_are_counted_once_however_often_they_come(jobs: JobStore) -> None:
     id = await begun(jobs)
     for _ in range(2):
-        await jobs.put_outcomes(done(id, 1, None), attempt=1)
+        await jobs.put_outcomes(done(id, 1, None))
     job = await read(jobs, id)
     assert (job.status, job.progress) == ("running", JobProgress(total=3, done=1, failed=1))
     assert job.started_at is not None
-    await jobs.put_outcomes(done(id, 0, "A", "B"), attempt=1)
+    assert await jobs.outcomes(id, limit=1) == []
+    await jobs.put_outcomes(done(id, 0, "A", "B"))
     assert (await read(jobs, id)).progress == JobProgress(total=3, done=3, failed=1)
     assert (await read(jobs, id)).started_at == job.started_at
     assert await jobs.outcomes(id) == [done(id, 0, "A", "B"), done(id, 1, None)]
@@ -129,14 +130,14 @@ async def test_a_job_ends_once(jobs: JobStore) -> None:
 async def test_what_comes_after_the_end_does_not_count(jobs: JobStore) -> None:
     id = await begun(jobs)
     await jobs.settle(SettleJob(job=id, attempt=1, status="cancelled"))
-    await jobs.put_outcomes(done(id, 0, "A", "B"), attempt=1)
+    await jobs.put_outcomes(done(id, 0, "A", "B"))
     assert (await read(jobs, id)).status == "cancelled"
     assert await jobs.outcomes(id) == []
 
 
 async def test_a_job_that_has_ended_begins_again_and_keeps_what_it_has(jobs: JobStore) -> None:
     id = await begun(jobs)
-    await jobs.put_outcomes(done(id, 0, "A", "B"), attempt=1)
+    await jobs.put_outcomes(done(id, 0, "A", "B"))
     assert not await jobs.begin_again(id, 2)
     await jobs.settle(SettleJob(job=id, attempt=1, status="failed"))
     assert not await jobs.begin_again(id, 3)
@@ -151,7 +152,7 @@ async def test_an_attempt_that_was_given_up_changes_nothing(jobs: JobStore) -> N
     id = await begun(jobs)
     await jobs.settle(SettleJob(job=id, attempt=1, status="failed"))
     await jobs.begin_again(id, 2)
-    await jobs.put_outcomes(done(id, 0, "old", "old"), attempt=1)
+    await jobs.put_outcomes(done(id, 0, "old", "old"))
     assert not await jobs.settle(SettleJob(job=id, attempt=1, status="completed"))
     assert await jobs.outcomes(id) == []
     assert (await read(jobs, id)).status == "queued"
@@ -177,5 +178,5 @@ async def test_an_owners_jobs_are_listed_by_page_and_filter(jobs: JobStore) -> N
 async def test_those_that_have_ended_are_not_open(jobs: JobStore, status: JobStatus) -> None:
     ended, running, queued = [await begun(jobs) for _ in range(3)]
     await jobs.settle(SettleJob(job=ended, attempt=1, status=status))
-    await jobs.put_outcomes(done(running, 0, "A", "B"), attempt=1)
+    await jobs.put_outcomes(done(running, 0, "A", "B"))
     assert set(await jobs.open([ended, running, queued, "job_nobody"])) == {running, queued}

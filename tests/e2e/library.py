@@ -1,4 +1,4 @@
-"""The libraries called directly, in the tests' process, one input at a time: what servers are compared with."""
+"""The libraries called directly, one input at a time: what a server's answers are compared with."""
 
 from __future__ import annotations
 
@@ -161,9 +161,9 @@ def drawn(folder: Path, text: str, seed: int, **options: Any) -> Image.Image:
 
 def spoken(folder: Path, text: str, seed: int) -> np.ndarray[Any, Any]:
     """By VITS."""
+    pipe = pipeline("text-to-audio", folder)
     torch.manual_seed(seed)
-    sound: np.ndarray[Any, Any] = np.asarray(pipeline("text-to-audio", folder)(text)["audio"]).reshape(-1)
-    return sound
+    return np.asarray(pipe(text)["audio"]).reshape(-1)
 
 
 def said(voice: Path, sentences: Sequence[Sequence[int]], seed: int) -> np.ndarray[Any, Any]:

@@ -1,5 +1,5 @@
-"""Every task by real and tiny models behind a whole Goatherd, asked by the clients that people have: what they
-are answered is what the libraries give that are called directly.
+"""Every task by real and tiny models behind a whole Goatherd, asked by the clients that people have: what
+they are answered is what the libraries give that are called directly.
 
 Models of random weights mean nothing: there only the equality counts.
 """
@@ -22,7 +22,10 @@ import pytest
 from huggingface_hub import AsyncInferenceClient
 from PIL import Image
 
+from activities.backends.hf.weights import weights_bytes
+from activities.backends.media.audio import Sound
 from activities.backends.phonemes import Phonemizer
+from goatherd.contracts.inference import ModelSpec
 from tests.activities.media.files import drawing, image_file, photograph, sound_file, tone
 from tests.e2e import library
 from tests.e2e.real_house import FACES, MEMORY_MB, House, house
@@ -44,6 +47,12 @@ ODD = [
     "goat " * 5_000,
 ]
 SENTENCE = "The quick brown fox jumps over the lazy dog."
+SENTENCES = [
+    SENTENCE,
+    "We will meet at the station tomorrow morning, if the weather is good enough.",
+    "My brother bought a new computer for the office last week.",
+    "She opened the window, looked at the garden, and began to write a long letter to her old friend.",
+]
 QUESTION: list[dict[str, str]] = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -254,7 +263,9 @@ async def test_zero_shot_classification(served: House, multi_label: bool) -> Non
 async def test_question_answering(served: House) -> None:
     case = next(case for n in range(50) if (case := asked(random.Random(n))).answer)
     for context in (case.context, "people walked home slowly . " * 80 + case.context):
-        found = await served.hf("qa", "question_answering", case.question, context, align_to_words=False)
+        found = await served.hf(
+            "qa", "question_answering", case.question, context, align_to_words=False, doc_stride=48
+        )
         wanted = library.answer(served.folders["qa"], case.question, context)
         assert (found.answer, found.start, found.end) == (wanted["answer"], wanted["start"], wanted["end"])
         assert close(found.score, wanted["score"])
@@ -367,7 +378,7 @@ async def test_object_detection(served: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "subtask"), [("segformer", "semantic"), ("maskformer", "instance"), ("maskformer", "panoptic")]
+    ("model", "subtask"), [("segformer", "semantic"), ("maskformer", "semantic"), ("maskformer", "panoptic")]
 )
 async def test_image_segmentation(served: House, model: str, subtask: str) -> None:
     data = image_file(drawing(90, 50))
@@ -455,13 +466,7 @@ async def speech(served: House) -> bytes:
     async with AsyncInferenceClient(model=served.at("joe-us")) as client:
         said = await client.text_to_speech(SENTENCE, extra_body={"seed": 1})
     samples, rate = library.samples(said, library.HEARD_AT)
-    return sound_file(_sound(samples, rate))
-
-
-def _sound(samples: Any, rate: int) -> Any:
-    from activities.backends.media.audio import Sound
-
-    return Sound(np.asarray(samples, dtype=np.float32), rate)
+    return sound_file(Sound(samples, rate))
 
 
 async def test_text_to_speech(served: House) -> None:
@@ -507,7 +512,8 @@ async def test_automatic_speech_recognition(served: House, speech: bytes) -> Non
     wanted = pipe(samples)["text"]
     assert words(wanted) == words(SENTENCE)
     assert (await served.hf("whisper-tiny.en", "automatic_speech_recognition", speech)).text == wanted
-    spoken = pipe(samples, return_timestamps="word")["chunks"]
+    stamped = pipe(samples, return_timestamps="word")
+    spoken = stamped["chunks"]
     found = await served.hf(
         "whisper-tiny.en", "automatic_speech_recognition", speech, extra_body={"return_timestamps": "word"}
     )
@@ -522,7 +528,7 @@ async def test_automatic_speech_recognition(served: House, speech: bytes) -> Non
             timestamp_granularities=["word"],
         )
     ):
-        assert heard.text.strip() == wanted.strip()
+        assert heard.text.strip() == stamped["text"].strip()
         assert [(one.word.strip(), one.start) for one in heard.words] == [
             (one["text"].strip(), pytest.approx(one["timestamp"][0])) for one in spoken
         ]
@@ -532,21 +538,24 @@ async def test_automatic_speech_recognition(served: House, speech: bytes) -> Non
     assert found.text == ctc(library.samples(sound_file(sound, "flac"))[0])["text"]
 
 
-async def test_a_minute_of_speech(served: House, speech: bytes) -> None:
-    samples, rate = library.samples(speech)
-    pause = np.zeros((60 * rate - 2 * len(samples)) // 2 + rate, dtype=np.float32)
-    minute = sound_file(_sound(np.concatenate([samples, pause, samples, pause]), rate), "flac")
+async def test_a_minute_of_speech(served: House) -> None:
+    async with AsyncInferenceClient(model=served.at("joe-us"), timeout=90) as client:
+        said = await client.text_to_speech(" ".join(SENTENCES * 5), extra_body={"seed": 1})
+    samples, rate = library.samples(said, library.HEARD_AT)
+    minute = sound_file(Sound(samples, rate), "flac")
+    assert len(samples) / rate > 60
     wanted = library.pipeline("automatic-speech-recognition", served.folders["whisper-tiny.en"])(
         library.samples(minute)[0], return_timestamps=True
     )
     async with AsyncInferenceClient(model=served.at("whisper-tiny.en"), timeout=90) as client:
         found = await client.automatic_speech_recognition(minute, extra_body={"return_timestamps": True})
     assert found.text == wanted["text"]
-    assert words(found.text).count("fox") == 2
+    assert words(found.text).count("fox") == 5
     assert found.chunks is not None
     assert [(one.text, tuple(one.timestamp)) for one in found.chunks] == [
         (one["text"], one["timestamp"]) for one in wanted["chunks"]
     ]
+    assert found.chunks[-1].timestamp[1] > 58
 
 
 async def test_audio_classification(served: House) -> None:
@@ -597,7 +606,7 @@ async def test_empty_and_huge_texts(served: House) -> None:
         ("smollm2", "chat_completion", ([],)),
         ("diffusion", "text_to_image", ("",)),
         ("joe-us", "text_to_speech", ("",)),
-        ("joe-us", "text_to_speech", ("🐐",)),
+        ("joe-us", "text_to_speech", ("...",)),
         ("smollm2", "text_generation", ("goat " * 20_000,)),
         ("diffusion", "text_to_image", ("goat " * 20_000,)),
         ("joe-us", "text_to_speech", ("goat " * 20_000,)),
@@ -633,7 +642,7 @@ async def test_wrong_tasks_and_unknown_parameters(served: House, http: httpx.Asy
                 await client.chat.completions.create(model=model, messages=QUESTION, **wish)  # type: ignore[call-overload]
             assert caught.value.status_code in (400, 404, 422)
             assert caught.value.body
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.UnprocessableEntityError):
             await client.embeddings.create(model="smollm2", input="a")
 
 
@@ -675,7 +684,7 @@ async def test_corrupt_sounds(served: House, speech: bytes) -> None:
     import soundfile
 
     soundfile.write(nan, np.full(16_000, np.nan, dtype=np.float32), 16_000, format="WAV", subtype="FLOAT")
-    silent = sound_file(_sound(np.zeros(0), 16_000))
+    silent = sound_file(Sound(np.zeros(0, dtype=np.float32), 16_000))
     lying = speech[:24] + (0).to_bytes(4, "little") + speech[28:]
     for data in (b"", b"goat", speech[:20], silent, lying, nan.getvalue()):
         for model, method in (
@@ -736,10 +745,14 @@ async def test_job_with_an_image(served: House, http: httpx.AsyncClient) -> None
 
 
 async def test_models_went_for_others_and_memory_is_kept(served: House, http: httpx.AsyncClient) -> None:
-    for model, method in (("all-minilm-l6-v2", "feature_extraction"), ("smollm2", "text_generation")):
-        await served.hf(model, method, "a goat")
-    listed = (await http.get("/models", params={"limit": 100})).json()["data"]
-    states = {one["name"]: one["state"] for one in listed}
-    assert states["smollm2"] == "ready", states
-    taken = sum(worker.get("memory_bytes", 0) for one in listed for worker in one["workers"])
-    assert 0 < taken <= MEMORY_MB << 20
+    await served.hf("smollm2", "text_generation", "a goat", max_new_tokens=2)
+    listed = (await http.get("/models")).json()["data"]
+    here = {one["name"] for one in listed if one["state"] == "ready"}
+    assert "smollm2" in here
+    weights = {
+        name: weights_bytes(folder, ModelSpec(dtype="float32"))
+        for name, folder in served.folders.items()
+        if folder.is_dir()
+    }
+    assert sum(weights.values()) > MEMORY_MB << 20
+    assert sum(weights.get(name, 0) for name in here) <= MEMORY_MB << 20

@@ -69,14 +69,14 @@ class Plant:
         return await self.answering(order)
 
     @contextlib.asynccontextmanager
-    async def workers(self) -> AsyncIterator[None]:
+    async def workers(self, *, sandboxed: bool = True) -> AsyncIterator[None]:
         client, queue = self.temporal.client, self.settings.task_queue
         async with (
             Worker(
                 client,
                 task_queue=queue(Pool.ACTORS),
                 workflows=[InferenceJob],
-                workflow_runner=workflow_runner(sandboxed=True),
+                workflow_runner=workflow_runner(sandboxed=sandboxed),
             ),
             Worker(
                 client,

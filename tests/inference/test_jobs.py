@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
@@ -15,8 +16,9 @@ from activities.reconcile import Ended
 from api.hf_inputs import Asked
 from api.idempotency import Ids
 from api.job_service import JobNotDone, Wish
+from goatherd.contracts.inference_job import SettleJob
 from goatherd.contracts.inference_tasks import Media
-from goatherd.contracts.inference_work import InferAnswer, InferOrder, Outcome, WorkItem
+from goatherd.contracts.inference_work import InferAnswer, InferOrder, Outcome, Problem, WorkItem
 from goatherd.contracts.queues import Pool
 from goatherd.errors import Conflict, NotFound, Unavailable, WrongTask
 from goatherd.security.access import Principal
@@ -257,3 +259,163 @@ async def test_a_job_whose_workflow_says_how_it_ended_is_settled_so(plant: Plant
     assert plan is not None
     assert plan.job.status == "completed"
     await plant.temporal.client.get_workflow_handle(made.id).terminate()
+
+
+async def test_a_retry_that_runs_is_not_taken_for_the_attempt_before(plant: Plant) -> None:
+    go_on = asyncio.Event()
+
+    async def mended(order: InferOrder) -> InferAnswer:
+        await go_on.wait()
+        return InferAnswer(outcomes=[Outcome(output=[{"label": "MENDED", "score": 1.0}])])
+
+    async with plant.workers():
+        made = await plant.create("a", "bad b")
+        await plant.service.job(ANN, made.id, wait_s=20)
+        plant.answering = mended
+        assert (await plant.service.retry(ANN, made.id)).attempt == 2
+        sides = [JobReadSide(plant.store)]
+        reconciler = Reconciler(plant.temporal.client, sides, plant.settings.task_queue(Pool.ACTORS))
+        for _ in range(3):
+            await reconciler.look()
+        go_on.set()
+        job = await plant.service.job(ANN, made.id, wait_s=20)
+        assert job.status == "completed"
+        assert await plant.labels(job) == ["A", "MENDED"]
+
+
+async def test_a_retry_keeps_the_outputs_that_are_there(plant: Plant) -> None:
+    async def worse(order: InferOrder) -> InferAnswer:
+        assert [item.inputs for item in order.items] == ["bad b"]
+        raise WrongTask("worse")
+
+    async with plant.workers():
+        made = await plant.create("a", "bad b")
+        await plant.service.job(ANN, made.id, wait_s=20)
+        plant.answering = worse
+        await plant.service.retry(ANN, made.id)
+        job = await plant.service.job(ANN, made.id, wait_s=20)
+        assert (job.status, job.attempt) == ("failed", 2)
+        assert await plant.labels(job) == ["A", None]
+
+
+async def test_a_job_that_says_that_it_has_ended_can_be_retried_at_once(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, retried = plant.store.settle, asyncio.Event()
+
+    async def settled_and_retried(settled: SettleJob) -> bool:
+        done = await settle(settled)
+        if settled.attempt == 1:
+            plant.answering = mended
+            await plant.service.retry(ANN, settled.job)
+            retried.set()
+        return done
+
+    async def mended(order: InferOrder) -> InferAnswer:
+        return InferAnswer(outcomes=[Outcome(output=[{"label": "MENDED", "score": 1.0}])])
+
+    monkeypatch.setattr(plant.store, "settle", settled_and_retried)
+    async with plant.workers():
+        made = await plant.create("bad a")
+        await retried.wait()
+        job = await plant.service.job(ANN, made.id, wait_s=20)
+        assert (job.attempt, await plant.labels(job)) == (2, ["MENDED"])
+
+
+async def test_who_looks_while_a_retry_is_being_started_does_not_end_it(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_again = plant.store.begin_again
+
+    async def looked_at(job: str, attempt: int) -> bool:
+        begun = await begin_again(job, attempt)
+        await plant.service.job(ANN, job, wait_s=0.1)
+        return begun
+
+    monkeypatch.setattr(plant.store, "begin_again", looked_at)
+    async with plant.workers():
+        made = await plant.create("bad a")
+        await plant.service.job(ANN, made.id, wait_s=20)
+        await plant.service.retry(ANN, made.id)
+        job = await plant.service.job(ANN, made.id, wait_s=20)
+        assert (job.status, job.attempt) == ("completed", 2)
+
+
+async def test_an_inputs_error_that_may_pass_is_waited_out_and_the_others_are_done_once(plant: Plant) -> None:
+    seen: list[list[object]] = []
+
+    async def busy_at_first(order: InferOrder) -> InferAnswer:
+        seen.append([item.inputs for item in order.items])
+        answer = await shout(order)
+        if len(seen) < 3:
+            passing = Problem(code="too-many-requests", message="slow down", retry_after_s=0.1)
+            last = Outcome(problem=passing)
+            return InferAnswer(outcomes=[*answer.outcomes[:-1], last])
+        return answer
+
+    plant.answering = busy_at_first
+    async with plant.workers():
+        made = await plant.create("a", "bad b", "c")
+        job = await plant.service.job(ANN, made.id, wait_s=30)
+        assert (job.status, job.progress.failed) == ("completed", 1)
+        assert await plant.labels(job) == ["A", None, "C"]
+        assert seen == [["a", "bad b", "c"], ["c"], ["c"]]
+
+
+async def test_the_time_is_the_jobs_not_each_parts(plant: Plant) -> None:
+    async def slow(order: InferOrder) -> InferAnswer:
+        await asyncio.sleep(1.0)
+        return await shout(order)
+
+    plant.answering = slow
+    async with plant.workers():
+        made = await plant.create(*(f"t{n}" for n in range(60)), timeout_s=2.0)
+        job = await plant.service.job(ANN, made.id, wait_s=20)
+        assert job.status == "failed"
+        assert job.error is not None
+        assert job.error.code == "deadline-exceeded"
+
+
+async def test_a_part_that_loses_its_worker_again_and_again_is_given_up(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process that is killed by what it computes: no answer, and no beat any more."""
+    monkeypatch.setattr("activities.jobs.MOST_LOST", 2)
+    monkeypatch.setattr("workflows.inference_job._LOST_AFTER", timedelta(seconds=1))
+    tries = 0
+
+    async def deadly(order: InferOrder) -> InferAnswer:
+        nonlocal tries
+        if order.items[0].inputs != "t3":
+            return await shout(order)
+        tries += 1
+        await asyncio.sleep(0.3)
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__name__", "") == "_beat":
+                task.cancel()
+        return await never(order)
+
+    plant.answering = deadly
+    async with plant.workers(sandboxed=False):
+        made = await plant.create(*(f"t{n}" for n in range(6)))
+        job = await plant.service.job(ANN, made.id, wait_s=30)
+        assert (job.status, job.progress.failed, tries) == ("completed", 3, 2)
+        assert (await plant.labels(job))[:3] == ["T0", "T1", "T2"]
+
+
+async def test_an_error_is_no_loss_of_a_worker(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.jobs.MOST_LOST", 2)
+    tries = 0
+
+    async def away(order: InferOrder) -> InferAnswer:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(0.3)
+        if tries < 4:
+            raise Unavailable("not yet")
+        return await shout(order)
+
+    plant.answering = away
+    async with plant.workers():
+        job = await plant.service.job(ANN, (await plant.create("a")).id, wait_s=30)
+        assert (job.status, job.progress.failed, tries) == ("completed", 0, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from goatherd.contracts.inference_job import attempt_id
 from goatherd.contracts.inference_work import InferAnswer, InferOrder
 from goatherd.errors import WrongTask
 from goatherd.leaving import leave
@@ -59,6 +60,8 @@ async def main() -> None:
             for scenario in (job_retried, job_cancelled):
                 job = await scenario(plant)
                 await record(environment.client, job, HISTORIES, scenario.__name__)
+                if scenario is job_retried:
+                    await record(environment.client, attempt_id(job, 2), HISTORIES, "job_again")
 
 
 if __name__ == "__main__":

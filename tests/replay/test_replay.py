@@ -23,7 +23,7 @@ def test_there_are_histories() -> None:
     assert {name.rpartition("-")[0] for name in HISTORIES} == {
         *("everything", "many_runs", "forked"),
         *("task_everything", "task_runs"),
-        *("job_retried", "job_cancelled"),
+        *("job_retried", "job_again", "job_cancelled"),
     }
 
 

@@ -83,6 +83,8 @@ def test_length_is_told_by_the_header() -> None:
         (b"\x1aE\xdf\xa3" + bytes(100), "a WebM or Matroska film, 104 bytes .*WAV, FLAC, MP3"),
         (b"\0\0\0\x20ftypM4A \0", "an M4A sound"),
     ],
+    # The bytes themselves would be the names, and an Ogg stream has a number that is drawn.
+    ids=["empty", "text", "short wav", "bare wav", "flac", "mp3", "opus", "empty mp3", "film", "m4a"],
 )
 def test_what_is_no_sound_is_refused_with_what_was_seen(data: bytes, seen: str) -> None:
     with pytest.raises(UnreadableMedia, match=seen):
