@@ -31,6 +31,8 @@ install: $(STAMP) ## Makes .venv with all that Goatherd needs, and prepares the 
 up: install ## Starts Goatherd (make up ARGS="--port 9000").
 	@exec $(BIN)/goatherd up $(ARGS)
 
+# One thread for each model: several processes that each take all cores wait for each other.
+test: export OMP_NUM_THREADS ?= 1
 test: install ## Runs the tests (make test ARGS="tests/api -x").
 	$(BIN)/pytest -n $(TESTERS) --dist loadfile $(ARGS)
 

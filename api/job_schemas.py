@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.hf_inputs import ModelCall
 from api.pages import ListQuery, cursor_like
 from api.schemas import List
+from api.task_json import AnyJson
 from goatherd.contracts.ids import JOB_ID
 from goatherd.contracts.inference import ModelName
 from goatherd.contracts.inference_job import Job, JobStatus
@@ -24,7 +25,7 @@ class CreateJob(ModelCall):
 
     model: ModelName = Field(description="The model's name.", examples=["tiny"])
     task: Task | None = Field(None, description="Default: what the model is registered for.")
-    metadata: dict[str, Any] = Field({}, description="Yours: given back as it is, up to 16 KiB.")
+    metadata: dict[str, AnyJson] = Field({}, description="Yours: given back as it is, up to 16 KiB.")
     timeout_s: float = Field(
         DEFAULT_TIMEOUT_S, ge=1, le=LONGEST_S, description="The job fails if it is not done by then."
     )
@@ -57,6 +58,16 @@ class WaitQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     wait_s: float = Field(0.0, ge=0, le=30, description="How long the answer may wait for the job's end.")
+
+
+class ResultQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partial: bool = Field(
+        False,
+        description="Also of a job that has not all of its outcomes: what has none has the error "
+        "`not-computed`.",
+    )
 
 
 class JobList(List[Job]):

@@ -38,10 +38,10 @@ from goatherd.contracts.inference_job import (
     attempt_id,
 )
 from goatherd.contracts.inference_tasks import SHAPES, Media, Task
-from goatherd.contracts.inference_work import ModelEntry, Outcome, WorkItem
+from goatherd.contracts.inference_work import ModelEntry, Outcome, Problem, WorkItem
 from goatherd.contracts.model import Json
 from goatherd.contracts.queues import Pool
-from goatherd.errors import Conflict
+from goatherd.errors import Conflict, NotFound
 from goatherd.security.access import Principal, require
 from goatherd.settings import Settings
 from goatherd.temporal import OWNER, is_gone, translate
@@ -49,7 +49,7 @@ from goatherd.temporal import OWNER, is_gone, translate
 _RPC_TIMEOUT = timedelta(seconds=10)
 _STARTING = timedelta(seconds=10)
 """So long after a job was made, or begun again, its workflow may not be there yet."""
-DEFAULT_TIMEOUT_S = 24 * 3_600.0
+_NOT_COMPUTED = Problem(code="not-computed", message="This was not computed.")
 
 
 class JobNotDone(Conflict):
@@ -181,20 +181,28 @@ class JobService:
         await self._start(plan, left)
         return await self._job(principal, id)
 
-    async def result(self, principal: Principal, id: str) -> JobResult:
-        """Raises `JobNotDone` unless every input has its outcome."""
+    async def result(self, principal: Principal, id: str, *, partial: bool = False) -> JobResult:
+        """Raises `JobNotDone` unless every input has its outcome. `partial`: what has none yet has a problem
+        (`not-computed`), and what there is can be read while the job runs."""
         plan = require(principal, await self._plan(id), f"job {id!r}").plan
         job = plan.job
-        parts = await self._store.outcomes(id) if job.status in ENDED else []
-        if len(parts) < plan.parts:
+        done = {}
+        if partial or job.status in ENDED:
+            done = {part.n: part.outcomes for part in await self._store.outcomes(id)}
+        if len(done) < plan.parts and not partial:
             raise JobNotDone(
-                f"The job is {job.status}, with {job.progress.done} of {job.progress.total} inputs done."
+                f"The job is {job.status}, with {job.progress.done} of {job.progress.total} inputs done. "
+                "With `partial=true` these can be read."
             )
-        outcomes = [await self._with_bytes(job.task, one) for part in parts for one in part.outcomes]
         items: list[WorkItem] = []
+        outcomes: list[Outcome] = []
         for n in range(plan.parts):
             part = await self._store.part(id, n)
-            items += part.items if part is not None else []
+            if part is None:
+                raise NotFound(f"The job {id!r} is too old: it is not kept any more.")
+            items += part.items
+            outcomes += done.get(n) or [Outcome(problem=_NOT_COMPUTED)] * len(part.items)
+        outcomes = [await self._with_bytes(job.task, one) for one in outcomes]
         asked = Asked(items, plan.many, plan.parameters, base64=plan.base64)
         return JobResult(job.task, asked, outcomes)
 

@@ -25,6 +25,7 @@ from api.job_schemas import (
     FileQuery,
     JobList,
     JobQuery,
+    ResultQuery,
     WaitQuery,
 )
 from api.job_service import Wish
@@ -98,7 +99,9 @@ async def _wish(request: Request, parts: Parts, query: FileQuery, raw: bytes) ->
             raise InvalidInput([{"pointer": "/stream", "detail": "A job is not streamed."}])
         entry = parts.inference.entry(body.model)
         task = body.task or task_of(entry.spec.task, body)
-        return entry, Wish(task, asked(task, body, limit, entry.spec.parameters), body.metadata, body.timeout_s)
+        return entry, Wish(
+            task, asked(task, body, limit, entry.spec.parameters), body.metadata, body.timeout_s
+        )
     entry = parts.inference.entry(query.model)
     task = query.task or entry.spec.task
     call = await read_call(request, limit, media=SHAPES[task].media)
@@ -159,12 +162,11 @@ async def get_job(parts: All, job: JobPath, query: Annotated[WaitQuery, Query()]
         **openapi.errors(403, 404, 409, 422, 500, 503),
     },
 )
-async def get_result(request: Request, parts: All, job: JobPath) -> Response:
+async def get_result(parts: All, job: JobPath, query: Annotated[ResultQuery, Query()]) -> Response:
     """As at the model's own address. In a list of results, that of an input that could not be computed is
     `{"error", "code"}`; the only input's error is the answer."""
-    refuse_query(request)
     _known(job)
-    result = await parts.jobs.result(parts.principal, job)
+    result = await parts.jobs.result(parts.principal, job, partial=query.partial)
     return answer_each(result.task, result.asked, result.outcomes)
 
 

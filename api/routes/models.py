@@ -14,7 +14,6 @@ from api.etags import JSON
 from api.model_admin import ModelDocument, ModelList
 from api.model_schemas import LoadQuery, RegisterModel
 from api.pages import refuse_query
-from goatherd.contracts.inference import ModelSpec
 
 router = APIRouter(tags=["Models"])
 one = APIRouter(tags=["Models"])
@@ -66,8 +65,7 @@ async def register_model(request: Request, parts: All) -> Response:
     """For all processes, within a second. The same again is no error; another model of that name is 409."""
     refuse_query(request)
     body, _ = await read_body(request, RegisterModel)
-    spec = ModelSpec.model_validate(body.model_dump(exclude={"name"}))
-    document = await parts.models.register(body.name, spec, owner=parts.principal.id)
+    document = await parts.models.register(body.name, body, owner=parts.principal.id)
     headers = {"location": f"/models/{body.name}"}
     return Response(document.model_dump_json(), 201, headers=headers, media_type=JSON)
 
@@ -117,7 +115,8 @@ async def get_model(request: Request, parts: All, model_id: ModelPath) -> Respon
     responses=openapi.errors(403, 404, 409, 422, 500, 503, 504),
 )
 async def remove_model(request: Request, parts: All, model_id: ModelPath) -> Response:
-    """One that was registered by a request. What was asked of it before goes on."""
+    """One that was registered by a request. Calls and jobs that were made before go on; a chat that is of
+    this model has failed replies from now on, unless its messages name another."""
     refuse_query(request)
     await parts.models.remove(model_id)
     return Response(status_code=204)

@@ -303,6 +303,24 @@ async def test_a_piece_that_was_missed_is_made_good_by_the_answer(office: Office
         assert "".join(texts) == "one two three"
 
 
+async def test_after_a_piece_without_text_was_missed_nothing_is_shown_before_the_end(office: Office) -> None:
+    async def talk(desk: Desk, order: InferOrder) -> InferAnswer:
+        assert order.stream
+        await office.pieces.publish(
+            [
+                Piece(stream=order.stream, n=0, offset=0, text="one "),
+                Piece(stream=order.stream, n=2, offset=4, text="", passed_on={"reasoning": "two"}),
+            ]
+        )
+        return InferAnswer(outcomes=[words("one ")])
+
+    async with office.desk("a").running() as desk:
+        desk.answering = talk
+        await office.report(desk, talk="ready")
+        seen = [one async for one in office.texts("talk", "count") if isinstance(one, Piece)]
+        assert [one.n for one in seen] == [0]
+
+
 async def test_who_stops_reading_frees_the_worker(office: Office) -> None:
     async def talk(desk: Desk, order: InferOrder) -> InferAnswer:
         assert order.stream

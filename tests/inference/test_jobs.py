@@ -123,6 +123,11 @@ async def test_a_cancelled_job_stops_and_keeps_what_it_has(plant: Plant) -> None
         job = await plant.service.job(ANN, made.id, wait_s=20)
         assert (job.status, job.progress.done) == ("cancelled", 3)
         assert (await plant.service.cancel(ANN, made.id)).status == "cancelled"
+        with pytest.raises(JobNotDone, match="3 of 6"):
+            await plant.service.result(ANN, made.id)
+        partial = await plant.service.result(ANN, made.id, partial=True)
+        problems = [one.problem.code if one.problem else None for one in partial.outcomes]
+        assert problems == [None] * 3 + ["not-computed"] * 3
 
 
 async def _done(plant: Plant, id: str, count: int) -> bool:
