@@ -7,6 +7,7 @@ from typing import Protocol
 
 from activities.ports import Page
 from goatherd.contracts.inference_job import Job, JobPart, JobPlan, PartOutcomes, SettleJob
+from goatherd.contracts.inference_work import Problem
 
 
 class JobStore(Protocol):
@@ -35,10 +36,14 @@ class JobStore(Protocol):
     async def part(self, job: str, n: int) -> JobPart | None: ...
 
     async def put_outcomes(self, outcomes: PartOutcomes) -> None:
-        """Keeps a part's outcomes in place of those it had, and counts them: the job is running."""
+        """Keeps a part's outcomes in place of those it had, and counts them: the job is running, and waits
+        for nothing."""
 
     async def outcomes(self, job: str, *, start: int = 0, limit: int | None = None) -> list[PartOutcomes]:
         """Those there are, by part: of the parts from `start` on, and of the first `limit` of these only."""
+
+    async def put_error(self, job: str, attempt: int, error: Problem) -> None:
+        """Keeps what an attempt waits for, until it has outcomes or ends."""
 
     async def settle(self, settled: SettleJob) -> bool:
         """Ends an attempt. False, and nothing changed, if it is not the latest or has ended."""

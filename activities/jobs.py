@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 from temporalio import activity
 
 from activities.attending import beating, handed_over
+from activities.inference_items import problem
 from activities.job_ports import JobStore
 from goatherd.contracts.inference_job import ComputePart, JobProgress, PartOutcomes, SettleJob
 from goatherd.contracts.inference_work import InferAnswer, InferOrder, Outcome, Problem
@@ -17,6 +19,7 @@ from goatherd.temporal import failure
 MOST_TRIES = 20
 """Of a part some of whose items have errors that may pass; then these are their outcomes."""
 MOST_LOST = 5
+_TELL_WITHIN_S = 2.0
 _POISON = Problem(
     code="worker-lost-too-often",
     message=f"The worker that computed this, and what was with it, was lost {MOST_LOST} times.",
@@ -51,12 +54,20 @@ class JobActivities:
                 return await self._compute(part, lost)
         except GoatherdError as error:
             activity.heartbeat(-1)
+            if error.retryable:
+                await self._tell(part, error)
             raise failure(error) from error
         except asyncio.CancelledError:
             activity.heartbeat(lost - 1)
             if (over := handed_over("the job")) is not None:
                 raise over from None
             raise
+
+    async def _tell(self, part: ComputePart, error: GoatherdError) -> None:
+        """What the job waits for, for those who look at it. If that is the store, it can't be told."""
+        with suppress(GoatherdError, TimeoutError):
+            async with asyncio.timeout(_TELL_WITHIN_S):
+                await self._store.put_error(part.job, part.attempt, problem(error))
 
     async def _compute(self, part: ComputePart, lost: int) -> JobProgress:
         inputs = await self._store.part(part.job, part.n)

@@ -151,7 +151,8 @@ class WorkerStatus:
     state: Literal["starting", "ready", "stopping"]
     detail: str = ""
     models: dict[str, str] = field(default_factory=dict)
-    """By model name: `loading`, `loading: step`, `ready` or `failed: why`."""
+    """By model name: `loading`, `loading: step`, `ready`, `failed: why`, or `unloaded`: it was ready, and
+    was put out."""
     queue: str = ""
     """The task queue that only this worker polls, if it serves models."""
     memory_bytes: int = 0

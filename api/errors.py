@@ -29,6 +29,7 @@ from goatherd.errors import (
     GoatherdError,
     Invalid,
     MalformedCursor,
+    ModelBroken,
     NotFound,
     TooManyRequests,
     Unavailable,
@@ -102,6 +103,8 @@ _STATUS: dict[type[GoatherdError], int] = {
     Invalid: 422,
     PreconditionRequired: 428,
     TooManyRequests: 429,
+    # The fault is on our side, and the request may be right; what is missing is a reason to try again.
+    ModelBroken: 503,
     Unavailable: 503,
     DeadlineExceeded: 504,
     GoatherdError: 500,
@@ -132,6 +135,7 @@ TITLES = {
     "message-deleted": "Message deleted",
     "message-finished": "Message finished",
     "method-not-allowed": "Method not allowed",
+    "model-broken": "Model broken",
     "model-not-found": "No such model",
     "model-unavailable": "Model unavailable",
     "not-found": "Not found",
@@ -183,6 +187,7 @@ _OBJECT, _YES_NO = "Has to be an object.", "Has to be true or false."
 _SENTENCES = {
     "bool_parsing": _YES_NO,
     "bool_type": _YES_NO,
+    "bytes_type": "Has to be base64, in a text; of a tensor the numbers' bytes, little-endian, row by row.",
     "dict_type": _OBJECT,
     "extra_forbidden": "Unknown; check the spelling.",
     "finite_number": _NUMBER,
@@ -247,6 +252,8 @@ def error_headers(error: GoatherdError) -> dict[str, str]:
     if isinstance(error, Conflict):
         # The OpenAI client retries a 409 unless told otherwise.
         headers["x-should-retry"] = "true" if isinstance(error, KeyInUse) else "false"
+    elif isinstance(error, ModelBroken):
+        headers["x-should-retry"] = "false"  # as it would a 503
     return headers
 
 

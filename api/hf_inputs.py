@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -19,6 +19,7 @@ from api.body import check_coding, parse_body
 from api.errors import InvalidInput, MalformedJson, UnsupportedMediaType, invalid_fields
 from api.media import MediaLimit
 from api.schemas import Body
+from api.task_json import AnyJson
 from goatherd.contracts.inference_tasks import SHAPES, GenerateParameters, Media, Task
 from goatherd.contracts.inference_work import WorkItem
 from goatherd.contracts.model import Json
@@ -28,6 +29,7 @@ MOST_INPUTS = 2_048
 """Of one request."""
 
 _MEDIA_TYPE = re.compile(r"(image|audio|video)/.+|application/octet-stream")
+_OBJECT: TypeAdapter[Json] = TypeAdapter(dict[str, AnyJson])
 _PARTS = ("inputs", "file", "image", "audio")
 _FULL_TEXT = "return_full_text"
 _NO_DEFAULTS: Json = {}
@@ -45,8 +47,8 @@ class ModelCall(Body):
     """What a model is asked. Inputs and parameters are those of the task; a list of inputs gives a list of
     results. Images and sounds are base64."""
 
-    inputs: Any = Field(description="As the task has them: a text, an object, base64, or a list of such.")
-    parameters: dict[str, Any] | None = Field(None, description="Of the task. Unknown ones are refused.")
+    inputs: AnyJson = Field(description="As the task has them: a text, an object, base64, or a list of such.")
+    parameters: dict[str, AnyJson] | None = Field(None, description="Of the task. Unknown ones are refused.")
     stream: bool | None = Field(None, description="Of generated text: as Server-Sent Events.")
     options: CallOptions | None = None
     normalize: bool | None = Field(None, description="Of feature extraction, as are those below.")
@@ -54,7 +56,7 @@ class ModelCall(Body):
     truncate: bool | None = None
     truncation_direction: Literal["left", "right"] | None = None
     pooling: str | None = None
-    dimensions: int | None = None
+    dimensions: int | None = Field(None, ge=1, le=2**31)
     encoding_format: Literal["float", "base64"] | None = None
 
 
@@ -123,20 +125,26 @@ async def _form(request: Request, limit: MediaLimit) -> tuple[Media, Json]:
         limit.check(file.size or 0)
         media = limit.from_raw(await file.read(), file.content_type, pointer="/inputs")
     try:
-        parameters = orjson.loads(given)
-    except orjson.JSONDecodeError:
-        parameters = None
-    if not isinstance(parameters, dict):
-        raise Invalid("Has to be a JSON object.", pointer="/parameters")
+        parameters = _OBJECT.validate_json(given)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        if errors[0]["type"] == "value_error":
+            raise invalid_fields(errors, under="/parameters") from None
+        raise Invalid("Has to be a JSON object.", pointer="/parameters") from None
     return media, parameters
 
 
 def task_of(registered: Task, call: ModelCall | tuple[Media, Json]) -> Task:
-    """What is asked of a model at its own address: a model for conversations goes on from a mere text."""
+    """What is asked of a model at its own address: a model for conversations goes on from a mere text, and
+    one for vectors compares sentences if it is given such."""
     if registered is Task.CONVERSATIONAL and isinstance(call, ModelCall):
         first = call.inputs[0] if isinstance(call.inputs, list) and call.inputs else call.inputs
         if not isinstance(first, dict):
             return Task.TEXT_GENERATION
+    if registered is Task.FEATURE_EXTRACTION and isinstance(call, ModelCall):
+        first = call.inputs[0] if isinstance(call.inputs, list) and call.inputs else call.inputs
+        if isinstance(first, dict) and "source_sentence" in first:
+            return Task.SENTENCE_SIMILARITY
     return registered
 
 

@@ -6,8 +6,7 @@ and open WebSockets. Programs send no Origin and are not concerned.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
+from goatherd.security.addresses import is_loopback
 from goatherd.settings import Settings
 
 _REMEMBERED = 1_000
@@ -21,7 +20,7 @@ class Hosts:
     def __init__(self, settings: Settings) -> None:
         self._names = frozenset(name.lower() for name in settings.allowed_hosts)
         # Who listens to the world without a list of names is behind something that checks them.
-        self._any = "*" in self._names or (not self._names and not _is_loopback(settings.host))
+        self._any = "*" in self._names or (not self._names and not is_loopback(settings.host))
         self._origins = frozenset(_normal_origin(origin) for origin in settings.allowed_origins)
         self._known: dict[bytes, bool] = {}
 
@@ -30,7 +29,7 @@ class Hosts:
         verdict = self._known.get(header)
         if verdict is None:
             name = host_name(header.decode("latin-1"))
-            verdict = self._any or name in self._names or _is_loopback(name)
+            verdict = self._any or name in self._names or is_loopback(name)
             if len(self._known) < _REMEMBERED:
                 self._known[header] = verdict
         return verdict
@@ -48,15 +47,6 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0][1:]
     return host.partition(":")[0].rstrip(".")
-
-
-def _is_loopback(name: str) -> bool:
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _normal_origin(origin: str) -> str:

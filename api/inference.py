@@ -55,7 +55,7 @@ class ModelInference:
 
     def __init__(self, parts: InferenceParts) -> None:
         self._registry = parts.registry
-        self._blobs = Blobs(parts.payloads, parts.client.namespace if parts.payloads else "")
+        self._blobs = Blobs(parts.payloads, parts.client.namespace if parts.payloads is not None else "")
         self._flights = Flights(parts.client, parts.placement, self._blobs)
         self._readers = PieceReaders(parts.pieces)
         self._groups: dict[tuple[str, Task], tuple[ModelSpec, Group]] = {}

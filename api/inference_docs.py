@@ -76,6 +76,9 @@ _CALL = _json(
             "parameters": {"top_k": 2},
         },
         "a stream": {"inputs": "Goats can", "parameters": {"max_new_tokens": 20}, "stream": True},
+        "tensors: base64 of the numbers, little-endian, row by row": {
+            "inputs": {"tensors": {"x": {"dtype": "float32", "shape": [1, 2], "data": "AACAPwAAAEA="}}}
+        },
     },
 )
 _CALL["requestBody"]["content"] |= {"application/octet-stream": _BYTES}

@@ -32,7 +32,7 @@ _TAKEN_WITHIN_S = 2.0
 """By the worker that it was sent to."""
 _MOST_TRIES = 4
 _MARGIN_S = 5.0
-_ELSEWHERE = {"model-too-large", "no-room", "too-many-requests"}
+_ELSEWHERE = {"model-broken", "model-too-large", "no-room", "too-many-requests"}
 """What another worker may do all the same."""
 _NOT_TAKEN = "not taken"
 _ONCE = RetryPolicy(maximum_attempts=1)

@@ -3,15 +3,16 @@
 Nothing waits while nothing is under way. While one order is under way, what comes gathers; a second order
 goes out when as much has gathered as the first one carries, so that a worker has its next batch at hand, or
 when somebody has waited for `LATE_S`: what is under way may take long, and have nothing to do with his.
-Callers take turns, so that one with a thousand inputs does not keep out one with a single one.
+Callers take turns, so that one with a thousand inputs does not keep out one with a single one: who is late
+and has nothing under way gets an order that waits for no other's inputs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from goatherd.contracts.inference_work import InferAnswer, Outcome, WorkItem
@@ -24,7 +25,7 @@ MOST_FILE_BYTES = 32 << 20
 """Of the files that go by claim with one order, if they are more than one."""
 LATE_S = 0.05
 _MORE_FLIGHTS = 2
-"""Orders beyond those of a group, for those who are late."""
+"""Orders beyond those of a group, for those who are late and have none."""
 _LINGER = 0.1
 _LINGER_MAX_S = 0.015
 """After an order of several, its callers' next calls are on their way: they are waited for, for a tenth of
@@ -67,6 +68,8 @@ class Group:
         self._alarm: asyncio.TimerHandle | None = None
         self._late = False
         """Whether somebody has waited for too long."""
+        self._under_way: Counter[str] = Counter()
+        """Inputs, by caller."""
 
     @property
     def idle(self) -> bool:
@@ -79,7 +82,9 @@ class Group:
             raise TooManyRequests(f"{self._count} inputs wait for this model already. Try again in a moment.")
 
     async def submit(self, item: WorkItem, size: int, deadline: float, *, files: int = 0) -> Outcome:
-        """The outcome. `size`: bytes of the item itself; `files`: those of what it has by claim. Cancelled, the item is not sent any more; an order that nobody waits for is cancelled.
+        """The outcome. `size`: bytes of the item itself; `files`: those of what it has by claim.
+
+        Cancelled, the item is not sent any more; an order that nobody waits for is cancelled.
 
         Raises `GoatherdError`: what became of the whole order.
         """
@@ -100,9 +105,9 @@ class Group:
             if self._count < self._expected:
                 return
             self._release()
-        while self._count and self._may_send():
+        while self._count and (due := self._due()) is not None:
             self._late = False
-            flight = _Flight(self._take())
+            flight = _Flight(self._take(due))
             self._flights.add(flight)
             flight.task = asyncio.create_task(self._fly(flight))
         if self._count and self._alarm is None and not self._late:
@@ -119,29 +124,41 @@ class Group:
     def _oldest(self) -> float:
         return min(waiting[0].since for waiting in self._callers.values())
 
-    def _may_send(self) -> bool:
+    def _due(self) -> Iterable[str] | None:
+        """The callers whose inputs go now. None: none do."""
         if not self._flights:
-            return True
-        if len(self._flights) < self._most_flights:
+            return self._callers
+        roomy = len(self._flights) < self._most_flights
+        if roomy:
             under_way = max(len(flight.parts) for flight in self._flights)
             if self._count >= min(under_way, self._most):
-                return True
-        return self._late and len(self._flights) < self._most_flights + _MORE_FLIGHTS
+                return self._callers
+        if self._late:
+            new = [caller for caller in self._callers if not self._under_way[caller]]
+            if new and len(self._flights) < self._most_flights + _MORE_FLIGHTS:
+                return new
+            if roomy:
+                return self._callers
+        return None
 
-    def _take(self) -> list[_Waiting]:
-        """The next order: an item of each caller in turn, as far as there is room."""
+    def _take(self, callers: Iterable[str]) -> list[_Waiting]:
+        """The next order: an item of each of these callers in turn, as far as there is room."""
         taken: list[_Waiting] = []
         size = files = 0
-        while self._count and len(taken) < self._most:
-            caller, waiting = next(iter(self._callers.items()))
+        turns = deque(callers)
+        while turns and len(taken) < self._most:
+            caller = turns.popleft()
+            waiting = self._callers[caller]
             size += waiting[0].size
             files += waiting[0].files
             if taken and (size > MOST_BYTES or files > MOST_FILE_BYTES):
                 break
             taken.append(waiting.popleft())
             self._count -= 1
+            self._under_way[caller] += 1
             if waiting:
                 self._callers.move_to_end(caller)
+                turns.append(caller)
             else:
                 del self._callers[caller]
         return taken
@@ -163,6 +180,9 @@ class Group:
                 raise
         finally:
             self._flights.discard(flight)
+            for part in parts:
+                self._under_way[part.item.caller] -= 1
+            self._under_way = +self._under_way  # Without those that have none.
             self._linger(len(parts), time.monotonic() - began)
             self._go()
 

@@ -27,7 +27,7 @@ class Inference(Protocol):
         timeout_s: float | None = None,
     ) -> list[Outcome]:
         """One outcome for each item, in their order. A file among the inputs may be a `Media`;
-        in a list, an item with a large one is put off against one without its bytes, as these are stored.
+        once it is stored, its item's place in a list is taken by one without its bytes.
 
         Cancelled, it cancels the work.
 

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_KEY, BodyTooLarge, error_response, internal_error_response
 from api.hosts import Hosts
+from api.in_flight import InFlight, NoRoom
 from goatherd.contracts.ids import CHAT_ID, new_id
-from goatherd.errors import Forbidden
+from goatherd.errors import Forbidden, GoatherdError, TooManyRequests
 from goatherd.settings import Settings
 from goatherd.telemetry import bound, get_logger
 from goatherd.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
@@ -34,6 +35,8 @@ _CLIENT_LEFT = 499
 # A client that is still sending reads no answer: what is too large is read to its end, up to here.
 _DRAIN_BYTES = 64 << 20
 _DRAIN_S = 10.0
+_MANY_DIGITS = 6
+"""Of a length: bodies of less than 100 kB are not counted, so that most requests are not slowed down."""
 
 log = get_logger("api.access")
 
@@ -111,6 +114,7 @@ class Guard:
         self._hosts = Hosts(settings)
         self._limit = settings.max_body_bytes
         self._media_limit = settings.max_media_bytes
+        self._in_flight = InFlight(settings.max_bytes_in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -147,6 +151,14 @@ class Guard:
         limited = receive
         if b"transfer-encoding" in headers:
             limited = _counted(receive, limit)
+        elif declared is None or len(declared) < _MANY_DIGITS:
+            await self._caught(scope, receive, receive, send, limit)
+            return
+        with self._in_flight.counting(limited) as counting:
+            await self._caught(scope, receive, counting, send, limit)
+
+    async def _caught(self, scope: Scope, receive: Receive, limited: Receive, send: Send, limit: int) -> None:
+        """`limited` is what the app is given of `receive`."""
         responding = False
 
         async def watched_send(message: Message) -> None:
@@ -161,6 +173,11 @@ class Guard:
             return
         except _PastLimit:
             await self._too_large(scope, receive, send, limit, drain=True)
+        except NoRoom as full:
+            busy = TooManyRequests(
+                "As much is being sent and computed here as may be. Try again in a moment."
+            )
+            await self._refused(scope, receive, send, busy, drain=not full.ended)
         except Exception:
             log.exception("request failed")
             if responding:
@@ -177,10 +194,14 @@ class Guard:
     async def _too_large(
         self, scope: Scope, receive: Receive, send: Send, limit: int, *, drain: bool
     ) -> None:
+        error = BodyTooLarge(f"The body has more than {limit} bytes. Send less at once.")
+        await self._refused(scope, receive, send, error, drain=drain)
+
+    async def _refused(
+        self, scope: Scope, receive: Receive, send: Send, error: GoatherdError, *, drain: bool
+    ) -> None:
         done = drain and await _drained(receive)
-        response = error_response(
-            scope, BodyTooLarge(f"The body has more than {limit} bytes. Send less at once.")
-        )
+        response = error_response(scope, error)
         if not done:
             MutableHeaders(raw=response.raw_headers)["connection"] = "close"
         await response(scope, receive, send)

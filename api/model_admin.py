@@ -16,8 +16,9 @@ from activities.ports import WorkerStatus
 from api.inference_flight import HEARTBEAT_S, meaning
 from api.model_registry import ModelRegistry
 from api.placement import Place, Placement
+from api.posted_models import check_posted
 from goatherd.contracts.ids import new_id
-from goatherd.contracts.inference import ModelSpec
+from goatherd.contracts.inference import ModelWish
 from goatherd.contracts.inference_tasks import Task, tasks_of
 from goatherd.contracts.inference_work import (
     LOAD_MODEL,
@@ -28,8 +29,7 @@ from goatherd.contracts.inference_work import (
     UnloadModel,
 )
 from goatherd.contracts.model import Contract, Timestamp
-from goatherd.contracts.providers import options_of
-from goatherd.errors import DeadlineExceeded, GoatherdError, Invalid, Unavailable
+from goatherd.errors import DeadlineExceeded, GoatherdError, Unavailable
 from goatherd.settings import Settings
 from goatherd.temporal import translate
 
@@ -38,7 +38,6 @@ _LOAD_WITHIN = timedelta(minutes=30)
 _TAKEN_WITHIN = timedelta(seconds=5)
 _UNLOAD_WITHIN_S = 30.0
 _ONCE = RetryPolicy(maximum_attempts=1)
-_SOURCELESS = frozenset({"scripted"})
 
 
 class Whereabouts(Contract):
@@ -56,11 +55,12 @@ class ModelDocument(Contract):
     name: str
     task: Task
     tasks: list[Task] = Field(description="All that it can be asked for.")
-    spec: ModelSpec
-    origin: str = Field(description="`settings`, or `posted`: registered by a request.")
+    spec: ModelWish
+    origin: str = Field(description="`settings`, `file` (of settings), or `posted`: registered by a request.")
     created_at: Timestamp | None = None
     state: str = Field(description="`unloaded`, `loading`, `ready`, or `failed`: the best of all workers.")
     workers: list[Whereabouts]
+    note: str | None = Field(None, description="What there is to say of what was just done.")
 
 
 class ModelList(BaseModel):
@@ -97,7 +97,7 @@ class ModelAdmin:
         """Raises `ModelNotFound`."""
         return _document(self._registry.entry(name), await self._workers())
 
-    async def register(self, name: str, spec: ModelSpec, *, owner: str) -> ModelDocument:
+    async def register(self, name: str, spec: ModelWish, *, owner: str) -> ModelDocument:
         """Registers it for all processes. Raises `Invalid` if the spec can't be right, `NameTaken`."""
         check_posted(spec, self._settings)
         return _document(await self._registry.add(name, spec, owner=owner), await self._workers())
@@ -119,11 +119,14 @@ class ModelAdmin:
         place = await self._placement.choose(name, some_worker=True)
         order = LoadModel(model=name, spec=entry.spec)
         loading = await self._start(LOAD_MODEL, order, place, _LOAD_WITHIN)
+        self._placement.forget()
         try:
             async with asyncio.timeout(wait_s):
                 await _result(loading)
         except TimeoutError:
             return _with(document, "loading", place)
+        finally:
+            self._placement.forget()
         return _with(document, "ready", place)
 
     async def unload(self, name: str) -> ModelDocument:
@@ -131,7 +134,18 @@ class ModelAdmin:
         asked for."""
         entry = self._registry.entry(name)
         await self._unload(name)
-        return _document(entry, [])
+        document = _document(entry, [])
+        if name != self._settings.model:
+            return document
+        note = "It is the default model: the next that is asked of it waits until it is loaded again."
+        return document.model_copy(update={"note": note})
+
+    async def check_health(self, entry: ModelEntry) -> None:
+        """Raises `Unavailable` if the last try to load it failed, and no worker has it."""
+        document = _document(entry, await self._workers())
+        if document.state == "failed":
+            why = next(one.detail for one in document.workers if one.state == "failed")
+            raise Unavailable(why, code="model-unavailable", retry_after_s=5)
 
     async def _unload(self, name: str) -> None:
         having = [one for one in await self._workers() if one.queue and name in one.models]
@@ -191,32 +205,13 @@ async def _result(handle: ActivityHandle[Standing]) -> Standing:
         raise translate(error) from error
 
 
-def check_posted(spec: ModelSpec, settings: Settings) -> None:
-    """Raises `Invalid` unless a spec that somebody sends can be right and may be served.
-
-    It may not name code to import, nor a secret that the settings do not have for posted models: whoever
-    names a secret and where it is sent would read it.
-    """
-    if not spec.source and spec.provider not in _SOURCELESS:
-        raise Invalid("Say where the model is.", pointer="/source")
-    if "code" in spec.options:
-        raise Invalid("Only a model of the settings may name code.", pointer="/options/code")
-    options = options_of(spec)
-    secret = getattr(options, "api_key", None)
-    if secret is not None and secret not in settings.posted_model_secrets:
-        allowed = ", ".join(settings.posted_model_secrets) or "none"
-        raise Invalid(
-            f"A model that is posted may not use the secret {secret!r}. GOATHERD_POSTED_MODEL_SECRETS lists "
-            f"those that it may: {allowed}. For a server that asks for no key, set it to null.",
-            pointer="/options/api_key",
-        )
-
-
 def _document(entry: ModelEntry, workers: Sequence[WorkerStatus]) -> ModelDocument:
     found = []
     for worker in workers:
         if entry.name in worker.models:
             state, detail = worker.standing(entry.name)
+            if state == "unloaded":
+                continue
             found.append(
                 Whereabouts(worker=worker.identity, state=state, detail=detail, device=worker.device)
             )

@@ -71,7 +71,7 @@ async def serve_models(
         async with make_inference(
             InferenceParts(client, registry, placement, stores.pieces, stores.payloads)
         ) as inference:
-            blobs = Blobs(stores.payloads, client.namespace if stores.payloads else "")
+            blobs = Blobs(stores.payloads, client.namespace if stores.payloads is not None else "")
             yield Models(
                 inference,
                 ModelAdmin(client, registry, placement, settings),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import difflib
 from datetime import UTC, datetime
+from typing import Any
 
 from activities.model_ports import ModelCatalog
-from goatherd.contracts.inference import ModelSpec
+from api.posted_models import bounds_of
+from goatherd.contracts.inference import ModelSpec, ModelWish
 from goatherd.contracts.inference_tasks import Task, tasks_of
 from goatherd.contracts.inference_work import ModelEntry
 from goatherd.errors import Conflict, GoatherdError, ModelNotFound
@@ -31,9 +33,10 @@ class ModelRegistry:
 
     def __init__(self, settings: Settings, catalog: ModelCatalog) -> None:
         self._own = {
-            name: ModelEntry(name=name, spec=spec, origin="settings")
+            name: ModelEntry(name=name, spec=spec, origin=settings.origin(name))
             for name, spec in settings.models.items()
         }
+        self._bounds = bounds_of(settings)
         self._catalog = catalog
         self._posted: dict[str, ModelEntry] = {}
 
@@ -60,16 +63,18 @@ class ModelRegistry:
         found = self._own.get(name) or self._posted.get(name)
         return found is not None and Task.CONVERSATIONAL in tasks_of(found.spec.task)
 
-    async def add(self, name: str, spec: ModelSpec, *, owner: str) -> ModelEntry:
-        """Registers it for all processes. The same again is no error.
+    async def add(self, name: str, wish: ModelWish, *, owner: str) -> ModelEntry:
+        """Registers it for all processes, within the bounds that the settings have. The same again is no
+        error.
 
         Raises `NameTaken` if the name stands for another model.
         """
+        spec = ModelSpec(**{**_fields(wish), "bounds": self._bounds})
         entry = ModelEntry(name=name, spec=spec, owner=owner, created_at=datetime.now(UTC))
         if name in self._own or not await self._catalog.add(entry):
             await self.refresh()
             known = self.entry(name)
-            if known.spec != spec:
+            if _fields(known.spec) != _fields(spec):
                 raise NameTaken(f"There is another model called {name!r}: remove it first, or choose a name.")
             return known
         self._posted[name] = entry
@@ -95,3 +100,8 @@ class ModelRegistry:
             except GoatherdError as error:
                 log.warning("could not read the registered models", error=error.message)
             await asyncio.sleep(REFRESH_S)
+
+
+def _fields(wish: ModelWish) -> dict[str, Any]:
+    """What somebody wished for."""
+    return {name: getattr(wish, name) for name in ModelWish.model_fields}

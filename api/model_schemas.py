@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from goatherd.contracts.inference import ModelName, ModelSpec
+from api.task_json import AnyJson
+from goatherd.contracts.inference import ModelName, ModelWish
 
 
-class RegisterModel(ModelSpec):
+class RegisterModel(ModelWish):
     """A model under a public name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ModelName = Field(description="What it is asked for by.", examples=["all-minilm-l6-v2"])
+    parameters: dict[str, AnyJson] = Field({}, description="Defaults of the task's parameters.")
+    options: dict[str, AnyJson] = Field({}, description="What only its provider knows: see docs/models.md.")
 
 
 class LoadQuery(BaseModel):

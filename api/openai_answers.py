@@ -19,6 +19,7 @@ from starlette.types import Scope
 from api.errors import error_body
 from api.inference_calls import Talk
 from api.outcomes import usage_of
+from goatherd.contracts.deltas import merge, missing
 from goatherd.contracts.inference import Token
 from goatherd.contracts.inference_work import Outcome, Piece, WorkItem
 from goatherd.contracts.model import Json
@@ -74,7 +75,8 @@ async def chat_chunks(
 ) -> AsyncGenerator[bytes]:
     head = Head(model, "chat.completion.chunk", "chatcmpl")
     more = {"usage": None} if usage else {}
-    sent, told = 0, False
+    sent = 0
+    told: Json = {}
 
     def chunk(delta: Json, *, reason: str | None = None, logprobs: Any = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
@@ -86,7 +88,7 @@ async def chat_chunks(
             besides = one.passed_on or {}
             if isinstance(one, Piece):
                 sent += len(one.text)
-                told = told or bool(_message(besides))
+                merge(told, besides)
                 delta = {**({"content": one.text} if one.text else {}), **_message(besides)}
                 likely = besides.get("logprobs") or (_logprobs(one.tokens or ()) if logprobs else None)
                 if delta or likely:
@@ -95,8 +97,9 @@ async def chat_chunks(
             # What no piece had: the answer has it all.
             if rest := one.output["generated_text"][sent:]:
                 yield chunk({"content": rest})
-            if not told and (missed := _message(besides)):
-                yield chunk(missed)
+            missed = missing(besides, told)
+            if (delta := _message(missed)) or missed.get("logprobs"):
+                yield chunk(delta, logprobs=missed.get("logprobs"))
             yield chunk({}, reason=_reason(one))
             if usage:
                 yield _event(head([], usage=_usage([one])))

@@ -17,7 +17,7 @@ from api.deps import Parts
 from api.errors import InvalidInput, UnsupportedMediaType
 from api.inference_calls import found, run
 from api.media import MediaLimit, mime_of
-from api.openai_schemas import ImageBody, SpeechBody
+from api.openai_schemas import ImageBody, SpeechBody, asked_at
 from api.openai_text import as_json
 from api.openai_transcripts import FORMATS, Span, plain, sentences, spans, srt, verbose, vtt
 from api.outcomes import all_done
@@ -91,7 +91,7 @@ def _fields(form: FormData, what: str) -> dict[str, str]:
     given = {name: value for name, value in form.items() if isinstance(value, str) and name[-2:] != "[]"}
     for name, only in _NEUTRAL.items():
         if given.get(name, only).lower() != only:
-            raise Invalid(f"Has to be {only}: it is answered when all is heard.", pointer=f"/{name}")
+            raise Invalid(f"{name!r} has to be {only}: it is answered when all is heard.", pointer=f"/{name}")
     return given
 
 
@@ -157,7 +157,7 @@ def _told(
 
 async def say(request: Request, parts: Parts, model: str | None = None) -> Response:
     refuse_query(request)
-    body, _ = await read_body(request, SpeechBody)
+    body, _ = await read_body(request, asked_at(SpeechBody, model))
     entry = found(parts, model or body.model)
     format = body.response_format or "mp3"
     parameters: Json = {"format": format}
@@ -176,9 +176,9 @@ async def say(request: Request, parts: Parts, model: str | None = None) -> Respo
 
 async def draw(request: Request, parts: Parts, model: str | None = None) -> Response:
     refuse_query(request)
-    body, _ = await read_body(request, ImageBody)
+    body, _ = await read_body(request, asked_at(ImageBody, model))
     if body.stream:
-        raise Invalid("Has to be false: images come when they are done.", pointer="/stream")
+        raise Invalid("'stream' has to be false: images come when they are done.", pointer="/stream")
     name = model or body.model
     entry = found(parts, name) if name else _first(parts, Task.TEXT_TO_IMAGE)
     names = ("negative_prompt", "num_inference_steps", "guidance_scale")

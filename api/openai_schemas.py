@@ -6,9 +6,10 @@ for what we do anyway are taken; what is passed on to a provider, `api/openai_re
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from api.schemas import Body, Seed, StopText, TokenCount, _whole
 
@@ -134,7 +135,7 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: little-endian float32."
     )
-    dimensions: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = Field(
+    dimensions: Annotated[int, Field(ge=1, le=2**31), BeforeValidator(_whole)] | None = Field(
         None, description="Only the first so many, normalized again."
     )
     user: str | None = Field(None, description=_HARMLESS)
@@ -183,3 +184,18 @@ class ImageBody(Body):
 
 
 BODIES = (ChatBody, CompletionBody, EmbeddingBody, ImageBody, SpeechBody)
+
+
+Asking = TypeVar("Asking", bound=BaseModel)
+
+
+def asked_at(kind: type[Asking], model: str | None) -> type[Asking]:
+    """The body `kind` where the path names a `model`, if it does: there the body need not."""
+    return kind if model is None else cast(type[Asking], at_address(kind))
+
+
+@cache
+def at_address(kind: type[BaseModel]) -> type[BaseModel]:
+    """The same with a `model` that may be missing, and does not count."""
+    model: Any = (str | None, Field(None, description="Does not count: the path names the model."))
+    return create_model(f"{kind.__name__}AtModel", __base__=kind, __doc__=kind.__doc__, model=model)

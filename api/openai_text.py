@@ -14,7 +14,7 @@ from api.deps import Parts
 from api.inference_calls import found, run, stream
 from api.openai_answers import chat_chunks, chat_completion, completion, completion_chunks
 from api.openai_requests import chat_item, completion_items, texts
-from api.openai_schemas import ChatBody, CompletionBody, EmbeddingBody, StreamOptions
+from api.openai_schemas import ChatBody, CompletionBody, EmbeddingBody, StreamOptions, asked_at
 from api.outcomes import all_done, usage_of
 from api.pages import refuse_query
 from api.sse import DataStream
@@ -27,7 +27,7 @@ from goatherd.errors import Invalid, WrongTask
 
 async def chat(request: Request, parts: Parts, model: str | None = None) -> Response:
     refuse_query(request)
-    body, _ = await read_body(request, ChatBody)
+    body, _ = await read_body(request, asked_at(ChatBody, model))
     entry = found(parts, model or body.model)
     item = chat_item(entry, body)
     wants_usage = _wants_usage(body.stream, body.stream_options)
@@ -42,7 +42,7 @@ async def chat(request: Request, parts: Parts, model: str | None = None) -> Resp
 
 async def complete(request: Request, parts: Parts, model: str | None = None) -> Response:
     refuse_query(request)
-    body, _ = await read_body(request, CompletionBody)
+    body, _ = await read_body(request, asked_at(CompletionBody, model))
     entry = found(parts, model or body.model)
     items = completion_items(body)
     echo, logprobs = bool(body.echo), body.logprobs is not None
@@ -63,7 +63,7 @@ async def complete(request: Request, parts: Parts, model: str | None = None) -> 
 
 async def embed(request: Request, parts: Parts, model: str | None = None) -> Response:
     refuse_query(request)
-    body, _ = await read_body(request, EmbeddingBody)
+    body, _ = await read_body(request, asked_at(EmbeddingBody, model))
     entry = found(parts, model or body.model)
     parameters: Json = {} if body.dimensions is None else {"dimensions": body.dimensions}
     items = [WorkItem(inputs=text, parameters=parameters) for text in texts(body.input, "/input")]

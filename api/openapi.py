@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -296,6 +297,7 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
         tags=_TAGS,
         routes=app.routes,
     )
+    _keep_nulls(app, schema)
     components: Schema = schema.setdefault("components", {})
     schemas: Schema = components.setdefault("schemas", {})
     _, definitions = models_json_schema([(model, "validation") for model in _SCHEMAS], ref_template=_REF)
@@ -317,6 +319,15 @@ def _document(app: FastAPI, settings: Settings) -> Schema:
                     "$ref": "#/components/headers/RequestId"
                 }
     return schema
+
+
+def _keep_nulls(app: FastAPI, schema: Schema) -> None:
+    """Bodies as they are described by us: FastAPI drops what is null, also from examples."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "requestBody" in (route.openapi_extra or {}):
+            for method in route.methods or ():
+                operation = schema["paths"][route.path_format][method.lower()]
+                operation["requestBody"] = (route.openapi_extra or {})["requestBody"]
 
 
 def _shape_error(surface: Surface, response: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from goatherd.settings import Settings
 CHECK_TIMEOUT_S = 2.0
 _TEMPORAL_TIMEOUT = timedelta(seconds=1)
 _WORKERS_WITHIN_S = 6.0
+_ON_DEMAND = "loaded when it is first asked for"
 
 Check = Callable[[], Awaitable[CheckResult]]
 
@@ -45,6 +46,8 @@ class Readiness:
         self._workers = workers
         self._feeds = feeds
         self._settings = settings
+        self._had_it: set[str] = set()
+        """Workers that have had the default model: what they load now, somebody has put out before."""
 
     async def report(self) -> ReadyReport:
         temporal, store, workers = await asyncio.gather(
@@ -77,8 +80,18 @@ class Readiness:
             return dict.fromkeys(names, looked)
         return {
             **{f"workers.{pool}": _pool(pool, found) for pool in Pool},
-            "model": _model(self._settings, found),
+            "model": self._model(found),
         }
+
+    def _model(self, found: list[WorkerStatus]) -> CheckResult:
+        name = self._settings.model
+        self._had_it &= {worker.identity for worker in found}
+        self._had_it |= {
+            worker.identity
+            for worker in found
+            if name in worker.models and worker.standing(name)[0] in ("ready", "unloaded")
+        }
+        return _model(self._settings, found, self._had_it)
 
 
 async def _checked(check: Check) -> CheckResult:
@@ -107,10 +120,18 @@ def _pool(pool: Pool, found: list[WorkerStatus]) -> CheckResult:
     return CheckResult(ok=False, detail=said)
 
 
-def _model(settings: Settings, found: list[WorkerStatus]) -> CheckResult:
-    """The best that any worker says of the default model."""
+def _model(settings: Settings, found: list[WorkerStatus], had_it: Container[str]) -> CheckResult:
+    """The best that any worker says of the default model. `had_it`: the workers that can be asked for it, if
+    they have it at the moment or not."""
     name = settings.model
     states = {worker.models[name] for worker in found if name in worker.models}
+    resting = any(
+        worker.standing(name)[0] in ("unloaded", "loading")
+        for worker in found
+        if worker.identity in had_it and name in worker.models
+    )
+    if resting and "ready" not in states:
+        return CheckResult(ok=True, detail=f"{name}: {_ON_DEMAND}")
     for best in ("ready", "loading"):
         said = [state for state in sorted(states) if state.partition(": ")[0] == best]
         if said:
@@ -118,5 +139,5 @@ def _model(settings: Settings, found: list[WorkerStatus]) -> CheckResult:
     if states:
         return CheckResult(ok=False, detail=f"{name}: {min(states)}")
     if not settings.preload:
-        return CheckResult(ok=True, detail=f"{name}: loaded when it is first asked for")
+        return CheckResult(ok=True, detail=f"{name}: {_ON_DEMAND}")
     return CheckResult(ok=False, detail=f"{name}: no worker has it yet")

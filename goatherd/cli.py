@@ -224,15 +224,13 @@ def chat(
 
 @models.command("prepare")
 def prepare_models() -> None:
-    """Fetches and converts all configured models, so that workers start quickly."""
+    """Fetches and converts all configured models, so that workers start quickly. Exits with 1 if one can't be
+    had; the others are."""
     settings = _settings()
     from activities.backends.models import prepare_all
-    from goatherd.errors import GoatherdError
 
-    try:
-        prepare_all(settings, typer.echo)
-    except GoatherdError as error:
-        _fail(error.message)
+    if failed := prepare_all(settings, typer.echo):
+        _fail("\n".join(error.message for error in failed))
 
 
 @models.command("list")

@@ -20,6 +20,7 @@ GoatherdError                code, message, detail
 │   └── Fenced               a writer that another has replaced
 ├── Forbidden
 ├── TooManyRequests          (retry_after_s)
+├── ModelBroken              a model can't be loaded until somebody mends its source or the worker
 ├── Unavailable              a part is down; the same call may pass later (retry_after_s)
 └── DeadlineExceeded         no answer in time; whether it was applied is unknown
 ```
@@ -127,6 +128,13 @@ class TooManyRequests(GoatherdError):
     def __init__(self, message: str, *, code: str | None = None, retry_after_s: float = 1.0) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class ModelBroken(GoatherdError):
+    """A model can't be loaded, and trying again changes nothing: its folder or a package is missing, or its
+    files are no model of its task. Not `Unavailable`, which passes by itself."""
+
+    code = "model-broken"
 
 
 class Unavailable(GoatherdError):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from goatherd.errors import Invalid
-from goatherd.settings import Settings
+from goatherd.settings import DEFAULT_MODEL, Settings, default_models
 
 _OPTIONS = {"temporal_namespace": "--namespace"}
 
@@ -28,9 +28,16 @@ def load_settings(**options: Any) -> Settings:
     except ValidationError as error:
         sentences = (_sentence(problem["loc"], problem["msg"], given) for problem in error.errors())
         raise Invalid("\n".join(sentences)) from error
-    if settings.model not in settings.models:
+    if settings.model == DEFAULT_MODEL:
+        # Those that are given are beside it, not in its place.
+        settings = settings.model_copy(update={"models": default_models() | settings.models})
+    elif settings.model not in settings.models:
         known = ", ".join(map(repr, settings.models)) or "none"
-        raise Invalid(f"{_name('model', given)} is {settings.model!r}, but GOATHERD_MODELS has {known}.")
+        raise Invalid(
+            f"{_name('model', given)} is {settings.model!r}, but GOATHERD_MODELS has {known}. Set it to one "
+            f"of these, leave it out for {DEFAULT_MODEL!r}, or add the model to GOATHERD_MODELS or to the "
+            "file of GOATHERD_MODELS_FILE."
+        )
     return settings
 
 

@@ -89,7 +89,7 @@ def data_converter(payloads: PayloadStore | None) -> DataConverter:
 
 @contextmanager
 def noted_owners() -> Iterator[set[Owner]]:
-    """Those whose large payloads are stored or read within the context, by this task or one that it starts."""
+    """Those whose large payloads this task, or one that it starts, stores or reads within the context."""
     owners: set[Owner] = set()
     token = _noted.set(owners)
     try:

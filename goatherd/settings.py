@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from goatherd.contracts.inference import Generation, ModelSpec
+from goatherd.contracts.inference import Generation, ModelSpec, Provider
 from goatherd.contracts.queues import Pool, task_queue
-from goatherd.model_file import read_models
+from goatherd.model_file import check_fields, check_options, read_models
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
-def _default_models() -> dict[str, ModelSpec]:
+def default_models() -> dict[str, ModelSpec]:
     return {
         DEFAULT_MODEL: ModelSpec(
             provider="huggingface",
@@ -45,7 +45,11 @@ class Settings(BaseSettings):
     """All that can be set. Nested values are JSON in the environment (`GOATHERD_MODELS='{"name": {…}}'`)."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GOATHERD_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix="GOATHERD_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a secret may be in it
     )
 
     # Where things listen and live
@@ -72,7 +76,7 @@ class Settings(BaseSettings):
     models_file: Annotated[Path | None, AfterValidator(_readable_models)] = Field(
         None, description="JSON or TOML of more models: `models` wins where both name one."
     )
-    models: dict[str, ModelSpec] = Field(default_factory=_default_models, validate_default=True)
+    models: dict[str, ModelSpec] = Field(default_factory=default_models, validate_default=True)
     model: str = Field(DEFAULT_MODEL, description="The model of sessions that name none.")
     preload: bool = Field(True, description="Inference workers load the default model at start.")
     inference_slots: int = Field(
@@ -104,7 +108,26 @@ class Settings(BaseSettings):
     max_media_bytes: int = Field(
         25 << 20, ge=1, description="Of an image or a sound in a request; in JSON it takes a third more."
     )
-
+    max_bytes_in_flight: int = Field(
+        512 << 20,
+        ge=1,
+        description="Of larger bodies of requests that one API process has in hand; more is answered 429.",
+    )
+    posted_providers: Annotated[list[Provider], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=["huggingface", "openai", "tflite", "piper", "scripted"],
+        description="Providers of models that are registered by a request. `sagemaker` has to be wished for: "
+        "whoever names an endpoint asks it with the workers' credentials.",
+    )
+    posted_model_private: bool | None = Field(
+        None,
+        description="Models registered by a request may be on servers whose addresses are not on the "
+        "public Internet. Default: only if the API listens on loopback.",
+    )
+    posted_model_root: Path | None = Field(
+        None,
+        description="Folder of the workers' below which models registered by a request may have their files. "
+        "Default: they come from the hub and from Python packages only.",
+    )
     posted_model_secrets: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
         description="Secrets that models registered by a request may use: `env:SOME_KEY,file:/run/key`.",
@@ -137,9 +160,19 @@ class Settings(BaseSettings):
         description="Where a worker serves Prometheus metrics; Temporal's SDK takes the next port.",
     )
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _without_unknown_fields(cls, models: object) -> object:
+        if isinstance(models, dict):
+            for name, spec in models.items():
+                check_fields(str(name), spec)
+        return models
+
     @field_validator("models")
     @classmethod
     def _with_file(cls, models: dict[str, ModelSpec], info: ValidationInfo) -> dict[str, ModelSpec]:
+        for name, spec in models.items():
+            check_options(name, spec)
         path: Path | None = info.data.get("models_file")
         return models if path is None else {**read_models(path), **models}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from activities.backends._text import StopFilter
 from activities.ports import ChatRequest
+from goatherd.contracts.deltas import merge
 from goatherd.contracts.inference import Chunk, Finish, Token, Usage
 from goatherd.contracts.model import Json
 from goatherd.errors import Invalid
@@ -160,7 +161,7 @@ class Reading:
         likely = choice.get("logprobs")
         if likely and likely.get("content") and self._request.passed_on.get("top_logprobs"):
             besides["logprobs"] = likely
-        _merge(self._besides, besides)
+        merge(self._besides, besides)
         if choice.get("finish_reason"):
             self._reason = choice["finish_reason"]
             self._at_stop_text = isinstance(choice.get("stop_reason"), str)
@@ -207,26 +208,6 @@ class Reading:
             at_stop_text=self._at_stop_text or self._stopped,
             passed_on=besides or None,
         )
-
-
-def _merge(whole: Json, piece: Json) -> None:
-    """Puts a delta's fields to those before: texts are joined, lists by their items' `index`."""
-    for name, value in piece.items():
-        old = whole.get(name)
-        if isinstance(value, list) and all(isinstance(one, dict) and "index" in one for one in value):
-            by_index = {one["index"]: one for one in old or []}
-            for one in value:
-                _merge(by_index.setdefault(one["index"], {}), one)
-            whole[name] = [by_index[index] for index in sorted(by_index)]
-        elif isinstance(value, list):
-            whole[name] = [*(old or []), *value]
-        elif isinstance(value, dict):
-            whole[name] = dict(old or {})
-            _merge(whole[name], value)
-        elif isinstance(value, str) and isinstance(old, str) and name not in ("id", "type", "role"):
-            whole[name] = old + value
-        elif value is not None:
-            whole[name] = value
 
 
 def _tokens(logprobs: Any) -> list[Token] | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from activities.backends.memory import page_of
 from activities.ports import Page
 from goatherd.contracts.inference_job import ENDED, Job, JobPart, JobPlan, PartOutcomes, SettleJob
+from goatherd.contracts.inference_work import Problem
 from goatherd.payloads import utc_now
 
 
@@ -57,11 +58,17 @@ class MemoryJobStore:
         done = [one for part in await self.outcomes(outcomes.job) for one in part.outcomes]
         failed = sum(one.problem is not None for one in done)
         progress = plan.job.progress.model_copy(update={"done": len(done), "failed": failed})
-        self._change(plan, status="running", progress=progress, started_at=plan.job.started_at or self._now())
+        begun = plan.job.started_at or self._now()
+        self._change(plan, status="running", progress=progress, started_at=begun, error=None)
 
     async def outcomes(self, job: str, *, start: int = 0, limit: int | None = None) -> list[PartOutcomes]:
         found = {n: part for (of, n), part in self._outcomes.items() if of == job and n >= start}
         return [found[n] for n in sorted(found) if limit is None or n < start + limit]
+
+    async def put_error(self, job: str, attempt: int, error: Problem) -> None:
+        plan = self._plans.get(job)
+        if plan is not None and plan.job.attempt == attempt and plan.job.status not in ENDED:
+            self._change(plan, error=error)
 
     async def settle(self, settled: SettleJob) -> bool:
         plan = self._plans.get(settled.job)

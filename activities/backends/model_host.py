@@ -99,7 +99,9 @@ class ModelHost:
         self._loading = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
         self._current: dict[str, Hosted] = {}
         self._leaving: list[Hosted] = []
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, tuple[ModelSpec, str]] = {}
+        self._unloaded: set[str] = set()
+        """What was ready, and is so again when it is asked for."""
         self._registered: dict[str, ModelSpec] = {}
         self._chats: dict[str, _Chat] = {}
         self._closings: set[asyncio.Task[None]] = set()
@@ -123,7 +125,8 @@ class ModelHost:
 
     def states(self) -> dict[str, str]:
         """See `ModelHub.states`."""
-        found = {name: f"failed: {why}" for name, why in self._failed.items()}
+        found = dict.fromkeys(sorted(self._unloaded), "unloaded")
+        found |= {name: f"failed: {why}" for name, (_, why) in self._failed.items()}
         for name, hosted in self._current.items():
             if hosted.load is not None and not hosted.load.done():
                 found[name] = f"loading: {hosted.step}" if hosted.step else "loading"
@@ -162,9 +165,11 @@ class ModelHost:
         for name in before.keys() | registered.keys():
             if name in self._settings.models or before.get(name) == (spec := registered.get(name)):
                 continue
-            self._failed.pop(name, None)
+            if name in self._failed and self._failed[name][0] != spec:
+                del self._failed[name]
             here = self._current.get(name)
             if spec is None:
+                self._unloaded.discard(name)
                 if here is not None:
                     self._let_go(here)
             elif spec.pinned or (here is not None and not _loads_alike(here.spec, spec)):
@@ -254,6 +259,7 @@ class ModelHost:
             self._let_go(here)
         hosted = self._current[name] = Hosted(name, spec=spec, pinned=spec.pinned)
         self._failed.pop(name, None)
+        self._unloaded.discard(name)
         hosted.load = asyncio.create_task(self._load(hosted), name=f"load {name}")
         hosted.load.add_done_callback(lambda done: self._loaded(hosted, done))
         return hosted
@@ -313,7 +319,7 @@ class ModelHost:
             del self._current[hosted.name]
             if error is not None and not (isinstance(error, GoatherdError) and error.code == "no-room"):
                 why = error.message if isinstance(error, GoatherdError) else repr(error)
-                self._failed[hosted.name] = why
+                self._failed[hosted.name] = hosted.spec, why
 
     def _let_go(self, hosted: Hosted) -> None:
         """Nobody new gets it; it is closed when the last one is done with it."""
@@ -374,6 +380,8 @@ class ModelHost:
             self._room.give_back(hosted)
             if hosted.name not in self._current:
                 metrics.MODEL_MEMORY.labels(hosted.name).set(0)
+                if hosted.name in self.specs:
+                    self._unloaded.add(hosted.name)
 
 
 class _Chat:

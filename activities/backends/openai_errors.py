@@ -30,6 +30,8 @@ def translated(name: str, options: OpenAIOptions) -> Iterator[None]:
         raise Unavailable(f"model {name!r}: the server did not answer in {options.timeout_s:g} s") from None
     except openai.APIConnectionError as error:
         cause = error.__cause__ or error
+        if isinstance(cause, GoatherdError):
+            raise cause from None
         raise Unavailable(
             f"model {name!r}: no connection to {options.base_url} ({cause or 'it broke off'})"
         ) from None
@@ -46,6 +48,13 @@ def _of_status(name: str, options: OpenAIOptions, error: openai.APIStatusError) 
     status = error.status_code
     said = _said(error)
     match status:
+        case _ if status < 400:
+            return Unavailable(
+                f"model {name!r} is unavailable: {options.base_url} answers with a redirect ({status}), "
+                "which is not followed; set base_url to where it leads",
+                code="model-unavailable",
+                retry_after_s=60,
+            )
         case 401 | 403:
             # What the server says of it may quote the key, so it is left out.
             key = f"the key of {options.api_key}" if options.api_key else "a request without a key"

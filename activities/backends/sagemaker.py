@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import broken
 from activities.backends.remote_model import RemoteModel, each
 from activities.inference_ports import Item, LoadContext, LoadedModel, Made, Result
 from goatherd.contracts.inference import ModelSpec
@@ -61,13 +61,11 @@ class SageMakerProvider:
             from activities.backends.sagemaker_chat import SageMakerChatModel
             from activities.backends.sagemaker_endpoint import Endpoint
         except ModuleNotFoundError as error:
-            raise unavailable(
-                name, f"{error.name} is not installed", "install goatherd[sagemaker]"
-            ) from error
+            raise broken(name, f"{error.name} is not installed", "install goatherd[sagemaker]") from error
         try:
             endpoint = Endpoint.open(name, spec.source, options)
         except BotoCoreError as error:
-            raise unavailable(name, str(error), "correct its options") from error
+            raise broken(name, str(error), "correct its options") from error
         if spec.task in _TALKS:
             tasks = tasks_of(spec.task) if options.format == "openai" else (spec.task,)
             chat = SageMakerChatModel(endpoint, name, options)

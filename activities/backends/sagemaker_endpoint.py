@@ -133,13 +133,18 @@ class Endpoint:
                 ContentType=body.content_type,
                 Accept=accept,
             )
-            output, failure = answer["OutputLocation"], answer.get("FailureLocation")
+            outputs = options.output_s3 or options.input_s3
+            output = self._within(answer["OutputLocation"], outputs, "output_s3")
+            failure = None
+            if answer.get("FailureLocation"):
+                failures = options.failure_s3 or outputs
+                failure = self._within(answer["FailureLocation"], failures, "failure_s3")
             while True:
                 if (made := await _fetch(s3, output)) is not None:
-                    read.append(_place(output))
+                    read.append(output)
                     return made
                 if failure and (said := await _fetch(s3, failure)) is not None:
-                    read.append(_place(failure))
+                    read.append(failure)
                     raise _failed(self._name, said.data.decode("utf-8", "replace"))
                 await asyncio.sleep(options.poll_s)
         finally:
@@ -147,6 +152,21 @@ class Endpoint:
                 with suppress(BotoCoreError, ClientError):
                     for place in read:
                         await s3.delete_object(Bucket=place[0], Key=place[1])
+
+    def _within(self, url: str, allowed: str, option: str) -> tuple[str, str]:
+        """The place that an answer names, if it is below the one that the options name: with our credentials
+        nothing else is read or deleted, whoever answers."""
+        bucket, key = _place(url)
+        own, prefix = _place(allowed)
+        prefix = prefix.rstrip("/")
+        if bucket == own and key.startswith(f"{prefix}/" if prefix else ""):
+            return bucket, key
+        raise Unavailable(
+            f"model {self._name!r} is unavailable: endpoint {self._endpoint!r} puts its results into "
+            f"s3://{bucket}, not below {allowed}; set options.async.{option} to where its configuration says",
+            code="model-unavailable",
+            retry_after_s=60,
+        )
 
     async def _client(self, service: str) -> Any:
         async with self._opening:
@@ -176,9 +196,9 @@ def _place(url: str) -> tuple[str, str]:
     return parts.netloc, parts.path.lstrip("/")
 
 
-async def _fetch(s3: Any, url: str) -> Body | None:
+async def _fetch(s3: Any, place: tuple[str, str]) -> Body | None:
     """None if it is not there (yet)."""
-    bucket, key = _place(url)
+    bucket, key = place
     try:
         answer = await s3.get_object(Bucket=bucket, Key=key)
     except ClientError as error:

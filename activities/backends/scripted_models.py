@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,7 +22,7 @@ from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.inference_tasks import Task, tasks_of
 from goatherd.contracts.inference_work import TextUsage
 from goatherd.contracts.model import Contract
-from goatherd.errors import GoatherdError, Invalid, Unavailable, WrongTask
+from goatherd.errors import GoatherdError, Invalid, Unavailable, WrongTask, from_code
 
 _FAIL = re.compile(r"\[\[fail=([a-z-]+)\]\]")
 _TALKS = (Task.CONVERSATIONAL, Task.TEXT_GENERATION)
@@ -36,6 +36,9 @@ class ScriptedOptions(Contract):
     batch_ms: float = Field(0, ge=0, description="So long each batch takes …")
     item_ms: float = Field(0, ge=0, description="… and so long each input of it besides.")
     fail_load: str = Field("", description="Loading fails, and says this.")
+    fail_code: Literal["model-broken", "model-unavailable"] = Field(
+        "model-broken", description="How loading fails: `model-unavailable` may pass."
+    )
     most: int | None = Field(None, ge=1, description="A batch of more inputs runs out of memory.")
     dimensions: int = Field(16, ge=1, le=4_096, description="Of vectors.")
     labels: dict[str, list[str]] | None = Field(
@@ -121,7 +124,7 @@ class ScriptedProvider:
         context.progress(f"loading {name}: its script …")
         time.sleep(options.load_ms / 1000)
         if options.fail_load:
-            raise Unavailable(options.fail_load, code="model-unavailable")
+            raise from_code(options.fail_code, options.fail_load)
         return ScriptedModel(spec, options)
 
 

@@ -86,12 +86,12 @@ async def ask(request: Request, parts: All, model_id: ModelPath) -> Response:
     summary="Can a model be asked?",
     response_description="It can. One that is not loaded is when it is asked.",
     response_class=Response,
-    responses=openapi.errors(*docs.READ_ERRORS),
+    responses=openapi.errors(*docs.READ_ERRORS, 503),
 )
 async def health(request: Request, parts: All, model_id: ModelPath) -> Response:
-    """For `InferenceClient.health_check`."""
+    """For `InferenceClient.health_check`. 503 if the last try to load it failed."""
     refuse_query(request)
-    found(parts, model_id)
+    await parts.models.check_health(found(parts, model_id))
     return Response(status_code=200)
 
 

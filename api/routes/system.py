@@ -32,7 +32,8 @@ async def index(request: Request) -> Response:
     """Names the ways in, and every route. A browser is sent to the docs."""
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("/docs")
-    links = {"docs": "/docs", "openapi": "/openapi.json", "chat": "/chat", "ready": "/readyz"}
+    links = {"docs": "/docs", "openapi": "/openapi.json", "ready": "/readyz"}
+    links |= {"chat": "/chat", "tasks": "/tasks", "models": "/models", "jobs": "/jobs"}
     routes = [
         RouteRow(method=method, path=path, summary=summary)
         for method, path, summary in route_table(request.app)

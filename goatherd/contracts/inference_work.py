@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from goatherd.contracts.inference import Finish, ModelName, ModelSpec, Token
+from goatherd.contracts.inference import Bounds, Finish, ModelName, ModelSpec, Token
 from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.model import Contract, Json, Timestamp
 
@@ -108,10 +108,17 @@ class Standing(Contract):
 
 
 class ModelEntry(Contract):
-    """A model under its public name, and where the name comes from."""
+    """A model under its public name, and where the name comes from. One that was posted always has bounds."""
 
     name: ModelName
-    spec: ModelSpec
     origin: Literal["settings", "file", "posted"] = "posted"
+    spec: ModelSpec
     owner: str = ""
     created_at: Timestamp | None = None
+
+    @field_validator("spec")
+    @classmethod
+    def _bounded(cls, spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
+        if info.data.get("origin", "posted") != "posted" or spec.bounds is not None:
+            return spec
+        return spec.model_copy(update={"bounds": Bounds()})

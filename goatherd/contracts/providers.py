@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from goatherd.contracts.inference import ModelSpec, SecretRef
-from goatherd.errors import Invalid
+from goatherd.contracts.inference import ModelWish, Provider, SecretRef
+from goatherd.contracts.inference_tasks import Task
+from goatherd.errors import Invalid, WrongTask
 
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$", max_length=2_000)]
 S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$")]
@@ -53,9 +55,17 @@ class OpenAIOptions(Options):
 class AsyncInvocation(Options):
     """Inputs and outputs by S3, for an endpoint that is asynchronous.
 
-    Where outputs go is in the endpoint's configuration, and said by every answer."""
+    Where an output is, is said by every answer; that it is where outputs may be, is said here."""
 
     input_s3: S3Url = Field(description="Where inputs are put: `s3://bucket/prefix`.")
+    output_s3: S3Url | None = Field(
+        None,
+        description="Below which the endpoint puts outputs, as its configuration says (`S3OutputPath`). "
+        "Nothing else is read or deleted. Default: `input_s3`.",
+    )
+    failure_s3: S3Url | None = Field(
+        None, description="The same of failures (`S3FailurePath`). Default: where outputs are."
+    )
     poll_s: float = Field(1.0, gt=0, le=60, description="How often is looked for an output.")
     keep: bool = Field(False, description="Whether inputs and outputs stay in S3 when they were read.")
     s3_endpoint_url: HttpUrl | None = None
@@ -146,7 +156,40 @@ SomeOptions = TypeVar("SomeOptions", bound=Options)
 Typed = OpenAIOptions | SageMakerOptions | HuggingFaceOptions | PiperOptions | TFLiteOptions
 
 
-def options_of(spec: ModelSpec) -> Typed | None:
+_ALL = frozenset(Task)
+_TALKS = frozenset({Task.CONVERSATIONAL, Task.TEXT_GENERATION})
+TASKS: Mapping[Provider, frozenset[Task]] = {
+    "huggingface": _ALL - {Task.TENSORS},
+    "openai": _TALKS
+    | {
+        Task.FEATURE_EXTRACTION,
+        Task.SENTENCE_SIMILARITY,
+        Task.AUTOMATIC_SPEECH_RECOGNITION,
+        Task.TEXT_TO_SPEECH,
+        Task.TEXT_TO_IMAGE,
+    },
+    "sagemaker": _ALL - {Task.TENSORS},
+    "tflite": frozenset(
+        {Task.IMAGE_CLASSIFICATION, Task.OBJECT_DETECTION, Task.AUDIO_CLASSIFICATION, Task.TENSORS}
+    ),
+    "piper": frozenset({Task.TEXT_TO_SPEECH}),
+    "scripted": _ALL,
+}
+"""What a model of each provider can be for."""
+
+
+def check_task(spec: ModelWish) -> None:
+    """Raises `WrongTask` if no model of the provider is for the task."""
+    able = TASKS[spec.provider]
+    if spec.task not in able:
+        known = ", ".join(task.value for task in Task if task in able)
+        raise WrongTask(
+            f"No model of the provider {spec.provider!r} is for {spec.task.value}, but for: {known}.",
+            pointer="/task",
+        )
+
+
+def options_of(spec: ModelWish) -> Typed | None:
     """The typed options of a spec; None for a provider whose options are not stated here.
 
     Raises:
@@ -167,7 +210,7 @@ def options_of(spec: ModelSpec) -> Typed | None:
             return None
 
 
-def read_options(kind: type[SomeOptions], spec: ModelSpec) -> SomeOptions:
+def read_options(kind: type[SomeOptions], spec: ModelWish) -> SomeOptions:
     """`spec.options` as `kind`. Raises as `options_of` does."""
     try:
         return kind.model_validate(spec.options)

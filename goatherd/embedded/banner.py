@@ -29,6 +29,8 @@ class Facts:
     model: str
     routes: Sequence[Route]
     chat: str
+    metrics: str = ""
+    """Where the workers' metrics are, if they are served."""
 
 
 class Screen:
@@ -53,17 +55,18 @@ class Screen:
 
     def banner(self, facts: Facts) -> None:
         self.say(f"\nGoatherd {facts.version} is ready ({self.elapsed():.1f} s).\n", "bold green")
-        self._pairs(
-            [
-                ("API", facts.url),
-                ("Docs", f"{facts.url}/docs"),
-                ("Temporal", facts.temporal),
-                ("Temporal UI", facts.temporal_ui or "unknown (GOATHERD_TEMPORAL_UI)"),
-                ("Store", without_secrets(facts.mongo_uri)),
-                ("Data", str(facts.data)),
-                ("Model", facts.model),
-            ]
-        )
+        pairs = [
+            ("API", facts.url),
+            ("Docs", f"{facts.url}/docs"),
+            ("Temporal", facts.temporal),
+            ("Temporal UI", facts.temporal_ui or "unknown (GOATHERD_TEMPORAL_UI)"),
+            ("Store", without_secrets(facts.mongo_uri)),
+            ("Data", str(facts.data)),
+            ("Model", facts.model),
+        ]
+        if facts.metrics:
+            pairs.append(("Metrics", facts.metrics))
+        self._pairs(pairs)
         self.say("")
         self.routes(facts.routes)
         self.say("\nTry it:\n", "bold")

@@ -57,8 +57,8 @@ class Stack:
         """Starts workers and API, and returns at once."""
         base = self.settings
         inference = base
-        if base.metrics_port:  # two processes, of two ports each
-            inference = base.model_copy(update={"metrics_port": base.metrics_port + 2})
+        if base.metrics_port:
+            inference = base.model_copy(update={"metrics_port": _inference_metrics(base.metrics_port)})
         self._workers += [
             _ours("workers", base, "worker", "--pool", "actors", "--pool", "store"),
             _ours("inference", inference, "worker", "--pool", "inference"),
@@ -232,7 +232,23 @@ def _facts(settings: Settings, routes: list[Route]) -> Facts:
         else settings.model,
         routes=routes,
         chat=chat_command(url, found=settings.data == _default_data()),
+        metrics=_metrics(settings),
     )
+
+
+def _metrics(settings: Settings) -> str:
+    if not settings.metrics_port:
+        return ""
+    ports = {"models": _inference_metrics(settings.metrics_port), "other workers": settings.metrics_port}
+    return ", ".join(
+        f"{url_of(settings.model_copy(update={'port': port}))}/metrics ({what})"
+        for what, port in ports.items()
+    )
+
+
+def _inference_metrics(port: int) -> int:
+    """Two processes, of two ports each: the second one is that of Temporal's SDK."""
+    return port + 2
 
 
 def _default_data() -> Path:

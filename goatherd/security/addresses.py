@@ -24,12 +24,22 @@ def is_public(address: Address) -> bool:
     )
 
 
-def may_be_public(host: str) -> bool:
-    """Whether a URL's host may be public, as far as can be told without resolving its name."""
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, and nobody else's."""
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def may_be_public(host: str) -> bool:
+    """Whether a URL's host may be public, as far as can be told without resolving its name."""
+    if is_loopback(host):
         return False
     try:
-        return is_public(ip_address(host))
+        return is_public(ip_address(host.strip("[]").rstrip(".")))
     except ValueError:
         return True

@@ -35,6 +35,7 @@ from goatherd.contracts.inference_work import (
 )
 from goatherd.errors import Unavailable
 from goatherd.settings import Settings
+from tests.temporal import eventually
 
 
 def _wav(seconds: float) -> bytes:
@@ -190,10 +191,14 @@ async def test_wrong_task_fails_the_order(infer: InferenceActivities) -> None:
 
 
 async def test_model_that_can_not_be_loaded_fails_the_order(infer: InferenceActivities) -> None:
+    options = {"fail_load": "no weights"}
     with pytest.raises(ApplicationError, match="no weights") as raised:
-        await run(infer, order(Task.TRANSLATION, "x", spec={"options": {"fail_load": "no weights"}}))
-    assert raised.value.type == "model-unavailable"
-    assert not raised.value.non_retryable
+        await run(infer, order(Task.TRANSLATION, "x", spec={"options": options}))
+    assert (raised.value.type, raised.value.non_retryable) == ("model-broken", True)
+    options["fail_code"] = "model-unavailable"
+    with pytest.raises(ApplicationError, match="no weights") as raised:
+        await run(infer, order(Task.TRANSLATION, "x", spec={"options": options}))
+    assert (raised.value.type, raised.value.non_retryable) == ("model-unavailable", False)
 
 
 async def test_deadline_that_passed_is_a_problem_of_each_item(infer: InferenceActivities) -> None:
@@ -275,9 +280,34 @@ async def test_details_are_the_tokens(infer: InferenceActivities) -> None:
     assert outcome.usage.output_tokens == 3
 
 
-async def test_full_text_begins_with_the_prompt(infer: InferenceActivities) -> None:
-    outcome = await one(infer, order(Task.TEXT_GENERATION, "hi", parameters={"return_full_text": True}))
-    assert outcome.output == {"generated_text": "hiYou said: hi"}
+@pytest.mark.parametrize("where", ["the call", "the model"])
+async def test_the_prompt_is_left_to_who_answers_the_caller(infer: InferenceActivities, where: str) -> None:
+    full: dict[str, Any] = {"parameters": {"return_full_text": True}}
+    fields = full if where == "the call" else {"spec": full}
+    outcome = await one(infer, order(Task.TEXT_GENERATION, "hi", **fields))
+    assert outcome.output == {"generated_text": "You said: hi"}
+
+
+async def test_only_so_many_texts_are_made_at_once(tmp_path: Path) -> None:
+    """So that other calls of this worker are taken meanwhile."""
+    host = ModelHost(Settings(cache=tmp_path), machine=Machine("cpu", 1 << 30))
+    infer = InferenceActivities(host, texts_at_once=1)
+    long = {"messages": [{"role": "user", "content": "[[words=9 delay_ms=60000]]"}]}
+    talk = order(Task.CONVERSATIONAL, long)
+    first = asyncio.create_task(run(infer, talk))
+
+    async def is_made() -> bool:
+        return host.states() == {talk.model: "ready"}
+
+    await eventually(is_made)
+    with pytest.raises(ApplicationError) as refused:
+        await run(infer, order(Task.CONVERSATIONAL, TALK))
+    assert refused.value.type == "too-many-requests"
+    assert (await one(infer, order(Task.TRANSLATION, "hello"))).problem is None
+    first.cancel()
+    await asyncio.wait({first})
+    assert (await one(infer, order(Task.CONVERSATIONAL, TALK))).problem is None
+    await host.close()
 
 
 async def test_length_and_stop_are_the_callers_above_the_models(infer: InferenceActivities) -> None:

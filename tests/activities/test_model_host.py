@@ -16,10 +16,10 @@ from activities.backends.memory_models import MemoryModelCatalog
 from activities.backends.model_host import ModelHost
 from activities.backends.scripted_models import ScriptedProvider
 from activities.inference_ports import Made
-from goatherd.contracts.inference import Limits, ModelSpec
+from goatherd.contracts.inference import Bounds, Limits, ModelSpec
 from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.inference_work import ModelEntry
-from goatherd.errors import GoatherdError, ModelNotFound, Unavailable, WrongTask
+from goatherd.errors import ModelBroken, ModelNotFound, Unavailable, WrongTask
 from goatherd.settings import Settings
 from tests.activities.contract_chat_model import asking, reply
 from tests.activities.model_fakes import TASK, FakeProvider, GatedRunner, item
@@ -29,7 +29,7 @@ MB = 1 << 20
 
 
 def spec(mb: int = 0, **fields: Any) -> ModelSpec:
-    options = {"mb": mb, **fields.pop("options", {})}
+    options = {**({"mb": mb} if mb else {}), **fields.pop("options", {})}
     return ModelSpec(source="some/where", task=TASK, options=options, **fields)
 
 
@@ -104,6 +104,21 @@ async def test_failed_load_says_why_and_may_be_tried_again(host: ModelHost, prov
     assert host.states() == {"real": "ready"}
 
 
+async def test_failed_load_of_a_model_that_is_just_registered_is_told_until_it_is_changed(
+    host: ModelHost, catalog: MemoryModelCatalog, provider: FakeProvider
+) -> None:
+    provider.failures = 1
+    await catalog.add(ModelEntry(name="late", spec=spec(100)))
+    wanted = (await catalog.all())[0].spec
+    with pytest.raises(Unavailable):
+        await used(host, "late", wanted)
+    await host.look()
+    assert host.states() == {"late": "failed: the disk is asleep"}
+    await catalog.remove("late")
+    await host.look()
+    assert host.states() == {}
+
+
 async def test_load_goes_on_when_its_asker_gives_up(host: ModelHost, provider: FakeProvider) -> None:
     provider.gate.clear()
     asker = asyncio.create_task(used(host, "real", spec()))
@@ -122,9 +137,8 @@ async def test_missing_extra_is_named(tmp_path: Path) -> None:
             raise ImportError("no torch", name="torch")
 
     host = ModelHost(Settings(cache=tmp_path), providers=lambda _: Lacking(), machine=Machine("cpu", MB))
-    with pytest.raises(Unavailable, match=r"needs torch .* `pip install goatherd\[inference\]`") as raised:
+    with pytest.raises(ModelBroken, match=r"needs torch .* `pip install goatherd\[inference\]`"):
         await used(host, "real", spec())
-    assert raised.value.code == "model-unavailable"
     await host.close()
 
 
@@ -265,6 +279,34 @@ async def test_model_unloaded_while_it_loads_goes_when_it_has(
     assert host.states() == {}
 
 
+async def test_unload_that_is_cancelled_goes_on_and_counts_the_memory_until_then(
+    host: ModelHost, provider: FakeProvider
+) -> None:
+    await host.load("a", spec(900))
+    model = provider.models[0]
+    closing, close = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        closing.set()
+        await close.wait()
+        model.closed = True
+
+    model.close = slow  # type: ignore[method-assign]
+    unloading = asyncio.create_task(host.unload("a"))
+    await closing.wait()
+    unloading.cancel()
+    await asyncio.wait({unloading})
+    assert host.used_bytes == 900 * MB
+    # Nor does a load that has to wait for its room, and is not waited for.
+    other = asyncio.create_task(host.load("b", spec(500)))
+    await asyncio.sleep(0)
+    assert host.used_bytes == 900 * MB
+    close.set()
+    assert (await other).state == "ready"
+    assert model.closed
+    assert host.used_bytes == 500 * MB
+
+
 async def test_other_spec_is_loaded_and_the_old_one_drains(host: ModelHost, provider: FakeProvider) -> None:
     async with host.use("a", spec(100)) as old:
         async with host.use("a", spec(200)) as new:
@@ -303,7 +345,7 @@ async def test_registered_model_is_known_at_once_when_asked_for(
     with pytest.raises(ModelNotFound, match="no model is called 'late'; there are 'real', 'fake'"):
         await host.spec("late")
     await catalog.add(ModelEntry(name="late", spec=spec()))
-    assert await host.spec("late") == spec()
+    assert await host.spec("late") == spec().model_copy(update={"bounds": Bounds()})
 
 
 async def test_registered_model_that_is_removed_goes(
@@ -324,7 +366,7 @@ async def test_pinned_model_is_loaded_when_it_is_registered(
     await catalog.add(ModelEntry(name="late", spec=spec(100, pinned=True)))
     await host.look()
     await provider.begun()
-    await used(host, "late", spec(100, pinned=True))
+    await used(host, "late", await host.spec("late"))
     assert provider.loads == ["late"]
 
 
@@ -354,7 +396,7 @@ async def test_chat_model_is_in_use_while_it_replies(host: ModelHost) -> None:
     chat = await host.get("fake")
     assert await host.get("fake") is chat
     await host.unload("fake")
-    assert host.states() == {}
+    assert host.states() == {"fake": "unloaded"}
     assert (await reply(chat, asking("again"))).text == "You said: again"
     assert host.states() == {"fake": "ready"}
 
@@ -369,11 +411,10 @@ async def test_unknown_model_is_not_found(host: ModelHost) -> None:
         await host.get("nobody")
 
 
-async def test_folder_that_is_no_model_is_unavailable(tmp_path: Path) -> None:
+async def test_folder_that_is_no_model_is_broken(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     host = ModelHost(Settings(models={"broken": ModelSpec(source=str(tmp_path))}, model_memory_mb=100))
-    with pytest.raises(GoatherdError, match="model 'broken' is unavailable") as raised:
+    with pytest.raises(ModelBroken, match="model 'broken' can't be loaded"):
         await host.get("broken")
-    assert raised.value.code == "model-unavailable"
-    assert host.states()["broken"].startswith("failed: model 'broken' is unavailable")
+    assert host.states()["broken"].startswith("failed: model 'broken' can't be loaded")
     await host.close()

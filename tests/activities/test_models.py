@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from activities.backends.model_sources import prepare
 from activities.backends.models import prepare_all
 from goatherd.contracts.inference import ModelSpec
-from goatherd.errors import Unavailable
+from goatherd.errors import ModelBroken, Unavailable
 from goatherd.settings import Settings
+from goatherd.temporal import failure
 
 
 @pytest.mark.parametrize(
@@ -23,10 +31,24 @@ from goatherd.settings import Settings
         ("", "there is no folder"),
     ],
 )
-def test_source_that_is_not_there_is_unavailable(source: str, advice: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=advice) as raised:
+def test_source_that_is_not_there_stays_away(source: str, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelBroken, match=advice) as raised:
         prepare("mine", ModelSpec(source=source), tmp_path)
-    assert raised.value.code == "model-unavailable"
+    assert failure(raised.value).non_retryable
+
+
+@pytest.mark.parametrize("what", [RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError])
+def test_what_the_hub_does_not_have_stays_away(
+    what: type[HfHubHTTPError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise what(
+            "404 Client Error", response=httpx.Response(404, request=httpx.Request("GET", "http://hub"))
+        )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelBroken, match="the hub has no 'owner/name'"):
+        prepare("mine", ModelSpec(source="owner/name"), tmp_path)
 
 
 def test_hub_that_can_not_be_reached_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +79,11 @@ def test_local_folder_needs_no_preparation(tmp_path: Path) -> None:
     specs = {"mine": ModelSpec(source=str(tmp_path)), "fake": ModelSpec(provider="scripted")}
     prepare_all(Settings(models=specs), seen.append)
     assert seen == ["mine is ready", "fake is ready"]
+
+
+def test_model_that_can_not_be_prepared_keeps_no_other_from_it(tmp_path: Path) -> None:
+    seen: list[str] = []
+    specs = {"bad": ModelSpec(source="/no/such/folder"), "good": ModelSpec(source=str(tmp_path))}
+    failed = prepare_all(Settings(models=specs), seen.append)
+    assert seen == ["good is ready"]
+    assert ["'bad'" in error.message for error in failed] == [True]

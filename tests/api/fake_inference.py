@@ -72,6 +72,8 @@ class FakeInference:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     passed_on: Json | None = None
+    passed_in_pieces: list[Json] | None = None
+    """Shown in place of the whole."""
     drop: int = 0
     """So many pieces at the end are not shown."""
     named: dict[str, ModelEntry] = field(default_factory=dict)
@@ -128,7 +130,9 @@ class FakeInference:
                 if self.late is not None:
                     raise self.late
         if self.passed_on and self.drop <= len(words):
-            yield Piece(stream="s", n=len(words), offset=offset, text="", passed_on=self.passed_on)
+            shown = [self.passed_on] if self.passed_in_pieces is None else self.passed_in_pieces
+            for n, one in enumerate(shown, len(words)):
+                yield Piece(stream="s", n=n, offset=offset, text="", passed_on=one)
         yield Outcome(problem=self.problem) if self.problem else self._outcome(task, item)
 
     def _begin(

@@ -187,6 +187,13 @@ async def test_text_generation_whole(house: InferenceHouse) -> None:
     assert ended.details.finish_reason == "eos_token"
 
 
+async def test_a_model_may_put_the_prompt_before_the_text_by_default(house: InferenceHouse) -> None:
+    client = client_of(house, Task.TEXT_GENERATION)
+    house.inference.add(MODEL, Task.TEXT_GENERATION, parameters={"return_full_text": True})
+    assert await client.text_generation("What?", max_new_tokens=2) == "What?Goats eat"
+    assert await client.text_generation("What?", max_new_tokens=2, return_full_text=False) == "Goats eat"
+
+
 async def test_text_generation_streamed(house: InferenceHouse) -> None:
     client = client_of(house, Task.TEXT_GENERATION)
     assert [text async for text in await client.text_generation("What?", stream=True)] == [
@@ -376,6 +383,13 @@ async def test_each_shape(
         assert answer.json() == expected
     else:
         assert len(answer.json()) == 1
+
+
+async def test_numbers_of_a_tensor_are_no_list(http: httpx.AsyncClient) -> None:
+    tensor = {"dtype": "float32", "shape": [2], "data": [1.0, 2.0]}
+    answer = await post(http, Task.TENSORS, {"inputs": {"tensors": {"x": tensor}}})
+    assert answer.status_code == 422
+    assert "/inputs/tensors/x/data: Has to be base64" in answer.json()["error"]
 
 
 async def test_several_prompts_for_files_give_base64(http: httpx.AsyncClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.inference_groups import MOST_BYTES, Group
+from api.inference_groups import MOST_BYTES, MOST_FILE_BYTES, Group
 from goatherd.contracts.inference_work import InferAnswer, Outcome, Problem, WorkItem
 from goatherd.errors import TooManyRequests, Unavailable
 
@@ -114,6 +114,59 @@ async def test_a_second_order_goes_when_as_much_waits_as_the_first_carries(worke
     worker.answer(1)
     worker.answer(2)
     await asyncio.gather(*asked)
+
+
+async def test_who_is_late_does_not_wait_for_a_long_order_of_another(worker: Worker) -> None:
+    group = group_of(worker, flights=2)
+    asked = [ask(group, "x", "ann")]
+    await worker.until(1)
+    asked += [ask(group, f"a{n}", "ann") for n in range(16)]
+    await worker.until(2)
+    # All that may be under way is another's.
+    small = ask(group, "small", "bob")
+    await worker.until(3)
+    assert worker.orders[2] == ["small"]
+    worker.answer(2)
+    assert (await small).output == "SMALL"
+    for n in (0, 1):
+        worker.answer(n)
+    for n in (3, 4):
+        await worker.until(n + 1)
+        worker.answer(n)
+    await asyncio.gather(*asked)
+
+
+async def test_who_is_late_goes_although_less_waits_than_is_under_way(worker: Worker) -> None:
+    group = group_of(worker, flights=2)
+    asked = [ask(group, text) for text in "abcd"]
+    await worker.until(2)
+    for n in (0, 1):
+        worker.answer(n)
+    await worker.until(3)
+    asked.append(ask(group, "e"))
+    await settle()
+    assert worker.orders == [["a"], ["b"], ["c", "d"]]
+    await worker.until(4)
+    assert worker.orders[3] == ["e"]
+    for n in (2, 3):
+        worker.answer(n)
+    await asyncio.gather(*asked)
+
+
+async def test_files_by_claim_count_for_an_order(worker: Worker) -> None:
+    group = group_of(worker, flights=1)
+    sizes = [MOST_FILE_BYTES // 2, MOST_FILE_BYTES // 2, MOST_FILE_BYTES + 1, 1]
+    asked = [ask(group, "a")]
+    await worker.until(1)
+    for text, files in zip("bcde", sizes, strict=True):
+        item = WorkItem(inputs=text, caller="ann")
+        asked.append(asyncio.create_task(group.submit(item, 1, LATER, files=files)))
+    await settle()
+    for n in range(4):
+        await worker.until(n + 1)
+        worker.answer(n)
+    await asyncio.gather(*asked)
+    assert worker.orders == [["a"], ["b", "c"], ["d"], ["e"]]
 
 
 async def test_an_order_has_its_bounds(worker: Worker) -> None:

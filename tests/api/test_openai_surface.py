@@ -251,6 +251,24 @@ async def test_tool_calls_come_in_pieces_or_at_the_end(
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("shown", [0, 1, 2])
+async def test_tool_calls_of_which_pieces_were_missed_are_made_whole(
+    house: InferenceHouse, client: AsyncOpenAI, shown: int
+) -> None:
+    house.inference.provider = "openai"
+    function = {"name": "weather", "arguments": '{"city": "Bern"}'}
+    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+    house.inference.passed_on = {"tool_calls": [call], "finish_reason": "tool_calls"}
+    begun = {**call, "function": {**function, "arguments": '{"city": '}}
+    ended = {"index": 0, "function": {"arguments": '"Bern"}'}}
+    house.inference.passed_in_pieces = [{"tool_calls": [begun]}, {"tool_calls": [ended]}][:shown]
+    stream = await client.chat.completions.create(model=CHAT, messages=QUESTION, tools=[TOOL], stream=True)
+    chunks = [chunk async for chunk in stream]
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert "".join(one.function.arguments or "" for one in calls if one.function) == function["arguments"]
+    assert [one.id for one in calls if one.id] == ["call_1"]
+
+
 # -- completions
 
 

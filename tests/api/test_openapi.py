@@ -146,6 +146,12 @@ def test_the_models_that_there_are_are_named(document: dict[str, Any]) -> None:
         assert model["examples"] == ["other", "tiny"]
 
 
+def test_a_null_in_an_example_is_shown(document: dict[str, Any]) -> None:
+    body = document["paths"]["/models"]["post"]["requestBody"]["content"]["application/json"]
+    server = body["examples"]["a server that speaks OpenAI's API"]["value"]
+    assert server["options"]["api_key"] is None
+
+
 async def test_the_document_is_served(house: House, document: dict[str, Any]) -> None:
     served = (await house.http.get("/openapi.json")).json()
     assert served == document

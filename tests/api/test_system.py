@@ -98,9 +98,20 @@ async def test_a_model_that_is_not_preloaded_is_not_waited_for(house_of: House) 
     assert (await ready(house_of, 200))["model"]["ok"]
 
 
+@pytest.mark.parametrize("state", ["unloaded", "loading: weights …"])
+async def test_a_model_that_was_ready_may_be_put_out_and_come_back(house: House, state: str) -> None:
+    await feed_opens(house)
+    await ready(house, 200)
+    house.workers.found = [ready_worker(models={"tiny": state})]
+    assert (await ready(house, 200))["model"]["detail"] == "tiny: loaded when it is first asked for"
+    house.workers.found = [ready_worker(models={"tiny": "failed: no file"})]
+    assert not (await ready(house, 503))["model"]["ok"]
+
+
 async def test_the_front_door_leads_on(house: House) -> None:
     index = await house.http.get("/")
-    assert index.json()["links"]["docs"] == "/docs"
+    links = index.json()["links"]
+    assert (links["docs"], links["models"], links["jobs"]) == ("/docs", "/models", "/jobs")
     browser = await house.http.get("/", headers={"accept": "text/html,*/*"})
     assert (browser.status_code, browser.headers["location"]) == (307, "/docs")
     assert (await house.http.get("/docs")).status_code == 200

@@ -52,6 +52,11 @@ def test_the_banner_says_where_everything_is_and_how_to_try_it() -> None:
         assert part in text
 
 
+def test_metrics_of_the_workers_are_named_if_they_are_served() -> None:
+    assert "Metrics" not in shown(FACTS)
+    assert "Metrics      http://127.0.0.1:9465" in shown(replace(FACTS, metrics="http://127.0.0.1:9465"))
+
+
 def test_a_banner_that_is_not_on_a_terminal_is_plain_text() -> None:
     assert "\x1b" not in shown(FACTS)
 

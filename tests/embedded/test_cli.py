@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,6 +55,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         vars(fake).update(members)
         monkeypatch.setitem(sys.modules, name, fake)
 
+    def prepare_all(settings: object, progress: Callable[[str], None]) -> list[object]:
+        progress("preparing the model …")
+        return []
+
     module("workers.run", run_worker=run_worker)
     module(
         "goatherd.serve",
@@ -62,9 +66,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         route_table=lambda settings: [("GET", "/chat/{session}", "A session")],
     )
     module("goatherd.terminal", chat=chat)
-    module(
-        "activities.backends.models", prepare_all=lambda settings, progress: progress("preparing the model …")
-    )
+    module("activities.backends.models", prepare_all=prepare_all)
     monkeypatch.setattr(goatherd.embedded.up, "up", up)
     return calls
 
@@ -107,6 +109,21 @@ def test_up_holds_none_of_the_servers_libraries() -> None:
             ["up", "--model", "none"],
             {},
             "--model (GOATHERD_MODEL) is 'none', but GOATHERD_MODELS has 'smollm2",
+        ),
+        (
+            ["models", "list"],
+            {"GOATHERD_MODELS": '{"a": {"sorce": "b"}}'},
+            "at a: there is no field 'sorce'; did you mean 'source'?",
+        ),
+        (
+            ["models", "list"],
+            {"GOATHERD_MODELS": '{"a": {"limits": {"quee": 1}}}'},
+            "at a.limits: there is no field 'quee'; did you mean 'queue'?",
+        ),
+        (
+            ["models", "list"],
+            {"GOATHERD_MODELS": '{"a": {"provider": "piper", "task": "translation"}}'},
+            "at a: No model of the provider 'piper' is for translation, but for: text-to-speech.",
         ),
         (["up", "--log-level", "loud"], {}, "--log-level (GOATHERD_LOG_LEVEL) is not valid: input should be"),
         (["up", "--port", "x"], {}, "--port"),
@@ -219,11 +236,24 @@ def test_models_of_a_file_are_listed_under_those_of_the_environment(tmp_path: Pa
     ]
 
 
+def test_models_that_are_given_stand_beside_the_default_one() -> None:
+    shown = run("models", "list", GOATHERD_MODELS='{"mine": {"provider": "piper", "source": "voices"}}')
+    assert [line.split()[:4] for line in shown.output.splitlines()] == [
+        ["*", "smollm2-135m-instruct", "conversational", "huggingface"],
+        ["mine", "text-to-speech", "piper", "settings"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("models.json", '{"a": {"task": "dancing"}}', "models.json, at a.task: input should be"),
         ("models.json", '{"a b": {}}', "'a b' is no name for a model"),
+        (
+            "models.toml",
+            '[a]\nprovder = "piper"',
+            "at a: there is no field 'provder'; did you mean 'provider'?",
+        ),
         ("models.json", "{", "models.json is no JSON"),
         ("models.toml", "a =", "models.toml is no TOML"),
         ("models.json", "[]", "has to be an object"),

@@ -20,7 +20,7 @@ from goatherd.contracts.inference_job import SettleJob
 from goatherd.contracts.inference_tasks import Media
 from goatherd.contracts.inference_work import InferAnswer, InferOrder, Outcome, Problem, WorkItem
 from goatherd.contracts.queues import Pool
-from goatherd.errors import Conflict, NotFound, Unavailable, WrongTask
+from goatherd.errors import Conflict, ModelBroken, NotFound, Unavailable, WrongTask
 from goatherd.security.access import Principal
 from tests.inference.plant import ANN, Plant, shout
 from tests.temporal import cli, eventually, temporal_server
@@ -66,10 +66,14 @@ async def test_an_input_that_fails_is_told_and_the_others_are_done(plant: Plant)
 
 async def test_a_model_that_is_away_is_waited_for(plant: Plant) -> None:
     tries = 0
+    seen: list[tuple[str, str]] = []
 
     async def at_last(order: InferOrder) -> InferAnswer:
         nonlocal tries
         tries += 1
+        if tries > 1:
+            error = (await plant.service.job(ANN, order.owner)).error
+            seen.append(("", "") if error is None else (error.code, error.message))
         if tries < 3:
             raise Unavailable("not yet", code="model-unavailable")
         return await shout(order)
@@ -77,7 +81,24 @@ async def test_a_model_that_is_away_is_waited_for(plant: Plant) -> None:
     plant.answering = at_last
     async with plant.workers():
         job = await plant.service.job(ANN, (await plant.create("a")).id, wait_s=30)
-        assert (job.status, tries) == ("completed", 3)
+        assert (job.status, tries, job.error) == ("completed", 3, None)
+        assert seen == [("model-unavailable", "not yet")] * 2
+
+
+async def test_a_model_that_is_broken_fails_the_job_at_once(plant: Plant) -> None:
+    tries = 0
+
+    async def broken(order: InferOrder) -> InferAnswer:
+        nonlocal tries
+        tries += 1
+        raise ModelBroken("there is no such folder")
+
+    plant.answering = broken
+    async with plant.workers():
+        job = await plant.service.job(ANN, (await plant.create("a")).id, wait_s=20)
+        assert (job.status, tries) == ("failed", 1)
+        assert job.error is not None
+        assert (job.error.code, job.error.message) == ("model-broken", "there is no such folder")
 
 
 async def test_what_can_never_be_computed_fails_the_job_and_says_why(plant: Plant) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib import import_module
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import broken
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.providers import HuggingFaceOptions, read_options
 
@@ -20,7 +20,7 @@ def import_modules(name: str, spec: ModelSpec) -> None:
     """Imports what the model names; what is there already is not imported again.
 
     Raises:
-        Unavailable: one of them can't be imported (`model-unavailable`).
+        ModelBroken: one of them can't be imported.
     """
     modules = read_options(HuggingFaceOptions, spec).code
     here = os.getcwd()
@@ -30,7 +30,7 @@ def import_modules(name: str, spec: ModelSpec) -> None:
         try:
             import_module(module)
         except Exception as error:
-            raise unavailable(
+            raise broken(
                 name,
                 f"its module {module!r} can't be imported ({type(error).__name__}: {error})",
                 "see that it is installed, on PYTHONPATH or in the worker's folder",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import AutoModel
 from transformers.utils import logging
 
 from activities.inference_ports import LoadContext, Runner
@@ -53,15 +55,40 @@ def pretrained(auto: Any, spec: ModelSpec, folder: Any, **options: Any) -> Any:
     """The model of a folder by one of transformers' Auto classes, where it will compute, for inference only.
 
     Raises:
-        OSError, ValueError: the folder has no such model.
+        OSError, ValueError: the folder has no such model, or not all of its weights.
         Unavailable: there is not enough memory.
     """
     device = choose_device(spec)
     with memory_errors_translated():
-        model = auto.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=choose_dtype(spec, device), **options
+        model, found = auto.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=choose_dtype(spec, device),
+            output_loading_info=True,
+            **options,
         )
+        _check_whole(auto, found["missing_keys"])
         return model.to(device).eval().requires_grad_(False)
+
+
+_FOR_TRAINING = re.compile(r"(^|\.)(masked_spec_embed|num_batches_tracked|position_ids)$")
+"""What weights of this name are, no answer depends on."""
+_POOLER = re.compile(r"(^|\.)pooler\.")
+
+
+def _check_whole(auto: Any, missing: Iterable[str]) -> None:
+    """transformers makes up at random what the files lack: mostly the head of another task than theirs.
+
+    Raises:
+        ValueError: there is such, and answers depend on it.
+    """
+    needed = sorted(name for name in missing if not _FOR_TRAINING.search(name))
+    if auto is AutoModel:  # What is asked for there is what comes before the pooler.
+        needed = [name for name in needed if not _POOLER.search(name)]
+    if needed:
+        named = ", ".join(needed[:5]) + (f" and {len(needed) - 5} more" if len(needed) > 5 else "")
+        raise ValueError(f"its files lack weights that this task needs: {named}")
 
 
 @contextmanager

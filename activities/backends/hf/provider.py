@@ -5,11 +5,11 @@ from __future__ import annotations
 from activities.backends.hf.code import import_modules
 from activities.backends.hf.families import FAMILIES, family
 from activities.backends.hf.weights import weights_bytes
-from activities.backends.model_sources import prepare, unavailable
+from activities.backends.model_sources import broken, prepare, unusable
 from activities.inference_ports import LoadContext, LoadedModel
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.providers import HuggingFaceOptions, read_options
-from goatherd.errors import Invalid, Unavailable, WrongTask
+from goatherd.errors import GoatherdError, Invalid, WrongTask
 
 
 class HuggingFaceProvider:
@@ -43,14 +43,14 @@ class HuggingFaceProvider:
             load = family(spec.task)
             context.progress(f"loading {name}: weights …")
             return load(name, spec, folder, context)
-        except Unavailable:
+        except GoatherdError:
             raise
         except ImportError as error:
-            raise unavailable(
+            raise broken(
                 name, f"{error.name or error} is not installed", "install goatherd[inference]"
             ) from error
         except Exception as error:
             # Whatever a model's files make transformers and torch raise: there is no common base.
-            raise unavailable(
-                name, f"{spec.source!r} can't be loaded for {spec.task} ({error})", "check its files"
+            raise unusable(
+                name, error, f"{spec.source!r} can't be loaded for {spec.task} ({error})", "check its files"
             ) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from activities.backends.hf import loading
-from activities.backends.model_sources import prepare
+from activities.backends.model_sources import local_place, prepare
 from activities.inference_ports import LoadContext
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.providers import HuggingFaceOptions, read_options
@@ -20,7 +19,7 @@ class Speakers:
     vectors: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, spec: ModelSpec, model: Any) -> Speakers:
+    def of(cls, name: str, spec: ModelSpec, model: Any) -> Speakers:
         """Raises ValueError if a model that needs vectors has none."""
         if model.config.model_type != "speecht5":
             return cls(count=getattr(model.config, "num_speakers", 1) or 1)
@@ -33,12 +32,12 @@ class Speakers:
                 f"has one of {model.config.speaker_embedding_dim} numbers for each voice"
             )
         vectors = {
-            name: vector.reshape(1, -1).to(model.device, model.dtype)
-            for name, vector in load_file(Path(file).expanduser()).items()
+            voice: vector.reshape(1, -1).to(model.device, model.dtype)
+            for voice, vector in load_file(local_place(name, spec, file)).items()
         }
-        for name, vector in vectors.items():
+        for voice, vector in vectors.items():
             if vector.shape[1] != model.config.speaker_embedding_dim:
-                raise ValueError(f"voice {name!r} of {file} has {vector.shape[1]} numbers")
+                raise ValueError(f"voice {voice!r} of {file} has {vector.shape[1]} numbers")
         return cls(count=len(vectors), vectors=dict(sorted(vectors.items())))
 
     def options(self, voice: str | None) -> dict[str, Any]:

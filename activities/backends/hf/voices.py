@@ -48,7 +48,7 @@ def load(name: str, spec: ModelSpec, folder: Path, context: LoadContext) -> Load
     pipe = pipeline_of("text-to-audio", model, **parts)
     modules = [model] if sounds is None else [model, sounds]
     return loading.Loaded(
-        loading.memory_of(*modules), {spec.task: VoicesRunner(pipe, Speakers.of(spec, model))}
+        loading.memory_of(*modules), {spec.task: VoicesRunner(pipe, Speakers.of(name, spec, model))}
     )
 
 

@@ -83,7 +83,10 @@ def _language(pipe: Any, asked: SpeechRecognitionParameters, multilingual: bool)
         if name not in (None, "english"):
             raise Invalid("the model knows English only", pointer="/parameters/language")
         if asked.task == "translate":
-            raise Invalid("the model does not translate", pointer="/parameters/task")
+            raise Invalid(
+                "to `translate` needs a model of several languages, and this one knows English only",
+                pointer="/parameters/task",
+            )
         return "english"
     if name is None:
         return None

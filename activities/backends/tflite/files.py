@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zipfile
 from pathlib import Path
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import broken, local_place, package_folder, reading, unusable
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.providers import TFLiteOptions
 
@@ -18,43 +17,41 @@ def find_graph(name: str, spec: ModelSpec, options: TFLiteOptions) -> Path:
     """The `.tflite` file of a spec whose source is one, or a folder or package (`package:NAME`) with one.
 
     Raises:
-        Unavailable: there is none, or several and no option `file` says which (`model-unavailable`).
+        ModelBroken: there is none, or several and no option `file` says which.
     """
+    with reading(name, spec):
+        return _found(name, spec, options)
+
+
+def _found(name: str, spec: ModelSpec, options: TFLiteOptions) -> Path:
     source = spec.source
     if source.startswith(_PACKAGE):
-        place = _package_folder(name, source.removeprefix(_PACKAGE))
+        place = package_folder(name, source.removeprefix(_PACKAGE))
     else:
-        place = Path(source).expanduser()
+        place = local_place(name, spec, source)
     if place.is_file():
         return place
     if not place.is_dir():
-        raise unavailable(name, f"there is no {source!r}", "set its source to where the file is")
+        raise broken(name, f"there is no {source!r}", "set its source to where the file is")
     files = sorted(place.rglob("*.tflite"))
     if options.file is not None:
         files = [file for file in files if file.relative_to(place).as_posix().endswith(options.file)]
     if len(files) != 1:
         found = ", ".join(file.relative_to(place).as_posix() for file in files[:10]) or "none"
-        raise unavailable(
+        if spec.bounds is not None:
+            found = "they are not told to who registers models by requests"
+        raise broken(
             name, f"{source!r} has {len(files)} such .tflite files ({found})", "name one: options.file"
         )
     return files[0]
 
 
-def _package_folder(name: str, package: str) -> Path:
-    # Found, not imported: such packages import libraries that we don't need.
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise unavailable(
-            name, f"the Python package {package!r} is not installed", "pip install --no-deps it"
-        )
-    return Path(found.submodule_search_locations[0])
-
-
-def read_labels(name: str, file: Path, options: TFLiteOptions) -> list[str]:
+def read_labels(name: str, spec: ModelSpec, file: Path, options: TFLiteOptions) -> list[str]:
     """Those of the options, else those in the file's own metadata; empty if there are none.
 
     Raises:
-        Unavailable: the file that the options name can't be read.
+        ModelBroken: the file that the options name can't be read; or it is not beside the graph, and the
+            model was registered by a request.
     """
     if isinstance(options.labels, list):
         return options.labels
@@ -63,10 +60,13 @@ def read_labels(name: str, file: Path, options: TFLiteOptions) -> list[str]:
     path = Path(options.labels).expanduser()
     # Beside the graph unless it says otherwise.
     path = path if path.is_absolute() else file.parent / path
+    if spec.bounds is not None and (path.parent != file.parent or path.name in ("", "..")):
+        raise broken(name, "its labels are not beside the graph", "correct options.labels")
     try:
         return _lines(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise unavailable(name, f"its labels can't be read ({error})", "correct options.labels") from error
+    except (OSError, ValueError) as error:
+        why = type(error).__name__ if spec.bounds is not None else error
+        raise unusable(name, error, f"its labels can't be read ({why})", "correct options.labels") from error
 
 
 def _own_labels(file: Path) -> list[str]:

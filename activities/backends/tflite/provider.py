@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
-from activities.backends.model_sources import unavailable
+from activities.backends.model_sources import broken, unusable
 from activities.backends.tflite.files import find_graph, read_labels
 from activities.inference_ports import LoadContext, LoadedModel, Runner
 from goatherd.contracts.inference import ModelSpec
@@ -44,7 +44,7 @@ class TFLiteProvider:
         self.check(name, spec)
         options = read_options(TFLiteOptions, spec)
         file = find_graph(name, spec, options)
-        labels = read_labels(name, file, options)
+        labels = read_labels(name, spec, file, options)
         context.progress(f"loading {name}: {file.name} …")
         try:
             from activities.backends.tflite.detection import detector
@@ -53,7 +53,7 @@ class TFLiteProvider:
             from activities.backends.tflite.sounds import SoundClasses
             from activities.backends.tflite.tensors import TensorsRunner
         except ModuleNotFoundError as error:
-            raise unavailable(name, f"{error.name} is not installed", "install goatherd[tflite]") from error
+            raise broken(name, f"{error.name} is not installed", "install goatherd[tflite]") from error
         kinds: dict[Task, Any] = {
             Task.IMAGE_CLASSIFICATION: ImageClasses,
             Task.OBJECT_DETECTION: detector,
@@ -66,8 +66,8 @@ class TFLiteProvider:
                 runners[spec.task] = kinds[spec.task](graph, labels, options)
             runners[Task.TENSORS] = TensorsRunner(graph)
         except (ValueError, RuntimeError) as error:
-            raise unavailable(
-                name, f"{file.name} can't be used ({error})", "check its file and task"
+            raise unusable(
+                name, error, f"{file.name} can't be used ({error})", "check its file and task"
             ) from error
         return _Loaded(_ROOM * file.stat().st_size, runners, graph)
 

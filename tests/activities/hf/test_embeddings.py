@@ -18,7 +18,7 @@ from activities.backends.model_sources import prepare
 from activities.inference_ports import LoadedModel, Made
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.inference_tasks import Task, Vectors
-from goatherd.errors import Invalid, Unavailable
+from goatherd.errors import Invalid, ModelBroken
 from goatherd.settings import Settings
 from tests.activities.hf.text_calls import ODD, ask, item, load, one_by_one, run
 
@@ -238,5 +238,5 @@ def test_a_part_that_is_not_known_keeps_a_model_from_loading(tmp_path: Path, tin
     folder = sentence_model(tmp_path / "model", tiny["mlm"], {})
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.CNN"}]
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(Unavailable, match=r"models\.CNN, which is not supported"):
+    with pytest.raises(ModelBroken, match=r"models\.CNN, which is not supported"):
         load(folder, TASK)

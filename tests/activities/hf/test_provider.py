@@ -14,7 +14,7 @@ from activities.backends.hf.provider import HuggingFaceProvider
 from activities.inference_ports import Provider
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.inference_tasks import Task
-from goatherd.errors import Invalid, Unavailable, WrongTask
+from goatherd.errors import Invalid, ModelBroken, WrongTask
 from tests.activities.hf.text_calls import context, load
 
 PROVIDER = cast(Provider, HuggingFaceProvider())
@@ -81,7 +81,11 @@ def test_what_keeps_it_from_loading_is_said(tmp_path: Path, tiny: dict[str, Path
             (folder / file.name).write_bytes(file.read_bytes())
         broken = {"no model": "config.json", "broken weights": "model.safetensors"}[what]
         (folder / broken).write_bytes(b"{}")
-    with pytest.raises(Unavailable) as raised:
+    with pytest.raises(ModelBroken, match="'tested'"):
         load(folder, Task.TEXT_CLASSIFICATION)
-    assert raised.value.code == "model-unavailable"
-    assert "'tested'" in raised.value.message
+
+
+def test_files_without_the_weights_of_a_task_are_not_loaded_for_it(tiny: dict[str, Path]) -> None:
+    with pytest.raises(ModelBroken, match=r"lack weights that .* classifier\.bias, classif"):
+        load(tiny["mlm"], Task.TEXT_CLASSIFICATION)
+    assert Task.FEATURE_EXTRACTION in load(tiny["mlm"], Task.FEATURE_EXTRACTION).tasks

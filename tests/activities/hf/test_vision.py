@@ -17,7 +17,7 @@ from activities.backends.hf import masks
 from activities.inference_ports import LoadedModel
 from examples.models.demo import prepare
 from goatherd.contracts.inference_tasks import Task
-from goatherd.errors import Invalid, Unavailable, UnreadableMedia, WrongTask
+from goatherd.errors import Invalid, ModelBroken, Unavailable, UnreadableMedia, WrongTask
 from goatherd.settings import Settings
 from tests.activities.hf.media_calls import item, loaded, run
 from tests.activities.media.files import drawing, image_file, photograph
@@ -136,7 +136,7 @@ class TestRealClassification:
 
 
 def test_model_of_another_task_is_not_loaded(weights: dict[str, Path]) -> None:
-    with pytest.raises(Unavailable, match="models of type 'yolos' are not for image-segmentation"):
+    with pytest.raises(ModelBroken, match="models of type 'yolos' are not for image-segmentation"):
         loaded(weights["yolos"], SEGMENTS)
 
 

@@ -14,7 +14,7 @@ from activities.backends.media.audio import MIMES, Sound, SoundFormat, read_soun
 from activities.backends.spoken import MOST_CHARS
 from activities.inference_ports import LoadedModel
 from goatherd.contracts.inference_tasks import Task
-from goatherd.errors import Invalid, Unavailable
+from goatherd.errors import Invalid, ModelBroken, Unavailable
 from tests.activities.hf.media_calls import item, loaded, run
 from tests.models.unlearned import unlearned
 
@@ -124,7 +124,7 @@ def test_voices_are_named_by_their_file(speecht5: LoadedModel) -> None:
 
 def test_model_that_needs_voices_is_not_loaded_without(weights: dict[str, Path]) -> None:
     options = {"vocoder": str(weights["speecht5"] / "vocoder")}
-    with pytest.raises(Unavailable, match="set the option `voices`"):
+    with pytest.raises(ModelBroken, match="set the option `voices`"):
         loaded(weights["speecht5"], SPEECH, options=options)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from aiobotocore.session import AioSession
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from moto.server import ThreadedMotoServer
 
 from activities.backends.sagemaker import SageMakerProvider
@@ -18,6 +20,7 @@ from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.inference_tasks import Task
 from goatherd.errors import Invalid, Unavailable
 from tests.activities.remote.loading import item, loaded, outputs, run
+from tests.activities.remote.serving import serving
 
 TASK = Task.TEXT_CLASSIFICATION
 LABEL = {"label": "POSITIVE", "score": 0.75}
@@ -42,10 +45,37 @@ def moto() -> Iterator[str]:
         server.stop()
 
 
-class House:
-    def __init__(self, url: str, s3: Any) -> None:
-        self.url = url
+class Runtime:
+    """Invokes a container that is done at once: the next of `results` is where outputs are, or failures."""
+
+    def __init__(self, s3: Any) -> None:
         self._s3 = s3
+        self.results: list[tuple[str, bytes]] = []
+        self.output: str | None = None
+        """Where an output is said to be, if not where it was put."""
+
+    @property
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.post("/endpoints/{name}/async-invocations")(self.invoke)
+        return app
+
+    async def invoke(self, name: str) -> JSONResponse:
+        place, data = self.results.pop(0)
+        await self._s3.put_object(Bucket="results", Key=f"{name}/{place}/1", Body=data)
+        headers = {
+            "X-Amzn-SageMaker-OutputLocation": self.output or f"s3://results/{name}/out/1",
+            "X-Amzn-SageMaker-FailureLocation": f"s3://results/{name}/failed/1",
+        }
+        return JSONResponse({"InferenceId": "1"}, 202, headers=headers)
+
+
+class House:
+    def __init__(self, url: str, s3: Any, runtime: Runtime, runtime_url: str) -> None:
+        self.url = url
+        self.runtime = runtime
+        self._s3 = s3
+        self._runtime_url = runtime_url
 
     async def results(self, kind: str, *results: dict[str, Any]) -> None:
         """What the next invocations give."""
@@ -61,14 +91,27 @@ class House:
         return ModelSpec(provider="sagemaker", source="goats", task=TASK, options=given)
 
     def by_s3(self, **options: Any) -> ModelSpec:
-        place = {"input_s3": "s3://goats/in", "poll_s": 0.01, "s3_endpoint_url": self.url, **options}
-        return self.spec(**{"async": place})
+        place = {
+            "input_s3": "s3://goats/in",
+            "output_s3": "s3://results/goats/out",
+            "failure_s3": "s3://results/goats/failed",
+            "poll_s": 0.01,
+            "s3_endpoint_url": self.url,
+            **options,
+        }
+        return self.spec(**{"async": place, "endpoint_url": self._runtime_url})
 
     async def inputs(self) -> list[bytes]:
-        listed = await self._s3.list_objects_v2(Bucket="goats", Prefix="in/")
+        return await self.kept("goats", "in/")
+
+    async def put(self, bucket: str, key: str, data: bytes) -> None:
+        await self._s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+    async def kept(self, bucket: str, prefix: str = "") -> list[bytes]:
+        listed = await self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
         found = []
         for one in listed.get("Contents", []):
-            answer = await self._s3.get_object(Bucket="goats", Key=one["Key"])
+            answer = await self._s3.get_object(Bucket=bucket, Key=one["Key"])
             async with answer["Body"] as stream:
                 found.append(await stream.read())
         return found
@@ -79,8 +122,11 @@ async def house(moto: str) -> AsyncIterator[House]:
     async with httpx.AsyncClient() as http:
         await http.post(f"{moto}/moto-api/reset")
     async with AioSession().create_client("s3", region_name="us-east-1", endpoint_url=moto) as s3:
-        await s3.create_bucket(Bucket="goats")
-        yield House(moto, s3)
+        for bucket in ("goats", "results", "private"):
+            await s3.create_bucket(Bucket=bucket)
+        runtime = Runtime(s3)
+        async with serving(runtime.app) as url:
+            yield House(moto, s3, runtime, url)
 
 
 async def texts(model: LoadedModel, *given: str) -> list[Any]:
@@ -95,15 +141,34 @@ async def test_invocation_is_answered(house: House) -> None:
 
 
 async def test_output_is_read_from_where_the_endpoint_says_and_nothing_is_left(house: House) -> None:
-    await house.results("async-endpoint-results", {"data": json.dumps([LABEL])})
+    house.runtime.results = [("out", json.dumps([LABEL]).encode())]
     async with loaded(SageMakerProvider(), house.by_s3()) as model:
         [made] = await outputs(model, TASK, item(TASK, "good"))
     assert [one.model_dump() for one in made] == [LABEL]
     assert await house.inputs() == []
+    assert await house.kept("results") == []
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://private/labels.json", "s3://results/goats/other", "s3://results/goats/out-of-others/1"]
+)
+async def test_output_is_neither_read_nor_deleted_where_the_options_do_not_have_it(
+    house: House, place: str
+) -> None:
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    await house.put(bucket, key, json.dumps([{"label": "hidden", "score": 1}]).encode())
+    house.runtime.results, house.runtime.output = [("out", b"")], place
+    async with loaded(SageMakerProvider(), house.by_s3()) as model:
+        [result] = await texts(model, "good")
+    assert isinstance(result, Unavailable)
+    assert result.code == "model-unavailable"
+    assert "output_s3" in result.message
+    assert any(b"hidden" in one for one in await house.kept(bucket))
+    assert await house.inputs() == []
 
 
 async def test_inputs_stay_where_that_is_wished_for(house: House) -> None:
-    await house.results("async-endpoint-results", {"data": json.dumps([LABEL])})
+    house.runtime.results = [("out", json.dumps([LABEL]).encode())]
     async with loaded(SageMakerProvider(), house.by_s3(keep=True)) as model:
         await outputs(model, TASK, item(TASK, "good", top_k=1))
     [sent] = await house.inputs()
@@ -111,11 +176,10 @@ async def test_inputs_stay_where_that_is_wished_for(house: House) -> None:
 
 
 async def test_failure_is_read_from_its_own_place(house: House) -> None:
-    await house.results(
-        "async-endpoint-results",
-        {"is_failure": True, "data": "Received client error (400) from primary: text is too odd"},
-        {"is_failure": True, "data": "Received server error (500) from primary: no memory"},
-    )
+    house.runtime.results = [
+        ("failed", b"Received client error (400) from primary: text is too odd"),
+        ("failed", b"Received server error (500) from primary: no memory"),
+    ]
     async with loaded(SageMakerProvider(), house.by_s3()) as model:
         [odd] = await texts(model, "odd")
         [broken] = await texts(model, "fine")

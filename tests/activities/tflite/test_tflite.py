@@ -15,9 +15,11 @@ import soundfile
 from PIL import Image
 
 from activities.backends.tflite import TFLiteProvider
-from goatherd.contracts.inference import ModelSpec
+from activities.backends.tflite.files import find_graph
+from goatherd.contracts.inference import Bounds, ModelSpec
 from goatherd.contracts.inference_tasks import Media, Task, Tensor, Tensors
-from goatherd.errors import GoatherdError, Invalid, Unavailable, UnreadableMedia, WrongTask
+from goatherd.contracts.providers import TFLiteOptions
+from goatherd.errors import GoatherdError, Invalid, ModelBroken, Unavailable, UnreadableMedia, WrongTask
 from tests.activities.remote.loading import item, loaded, outputs, run
 from tests.activities.tflite import graphs
 
@@ -241,18 +243,17 @@ async def test_quantized_tensors_stay_as_they_are_and_the_signature_says_their_s
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x1c\x00\x00\x00TFL3" + b"\xff" * 100])
-async def test_file_that_is_no_graph_is_unavailable(tmp_path: Path, content: bytes) -> None:
+async def test_file_that_is_no_graph_is_broken(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.tflite").write_bytes(content)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(ModelBroken):
         async with loaded(TFLiteProvider(), spec_of(tmp_path / "m.tflite", TENSORS)):
             pass
-    assert caught.value.code == "model-unavailable"
 
 
 async def test_graph_that_is_not_for_the_task_is_unavailable(tmp_path: Path) -> None:
     file = graphs.sums(tmp_path / "m.tflite")
     for task in (IMAGES, Task.OBJECT_DETECTION, Task.AUDIO_CLASSIFICATION):
-        with pytest.raises(Unavailable, match=r"a_tensor: float32\[\?, 3\]"):
+        with pytest.raises(ModelBroken, match=r"a_tensor: float32\[\?, 3\]"):
             async with loaded(TFLiteProvider(), spec_of(file, task)):
                 pass
 
@@ -260,7 +261,7 @@ async def test_graph_that_is_not_for_the_task_is_unavailable(tmp_path: Path) -> 
 async def test_folder_of_several_wants_to_know_which(tmp_path: Path) -> None:
     graphs.sums(tmp_path / "one.tflite")
     graphs.sums(tmp_path / "two.tflite")
-    with pytest.raises(Unavailable, match=r"one\.tflite, two\.tflite"):
+    with pytest.raises(ModelBroken, match=r"one\.tflite, two\.tflite"):
         async with loaded(TFLiteProvider(), spec_of(tmp_path, TENSORS)):
             pass
     async with loaded(TFLiteProvider(), spec_of(tmp_path, TENSORS, file="two.tflite")) as model:
@@ -277,3 +278,47 @@ def test_check_knows_tasks_devices_and_options(tmp_path: Path) -> None:
         assert caught.value.pointer == pointer
     with pytest.raises(Invalid):
         provider.check("m", spec_of(tmp_path, IMAGES).model_copy(update={"device": "cuda"}))
+
+
+def posted(source: Path, root: Path | None, /, **options: Any) -> ModelSpec:
+    bounds = Bounds(root=None if root is None else str(root))
+    return spec_of(source, IMAGES, **options).model_copy(update={"bounds": bounds})
+
+
+async def test_labels_of_a_model_of_a_request_lie_beside_its_graph(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    graphs.colors(root / "m.tflite")
+    (root / "colors.txt").write_text("rot\ngelb\nblau\n")
+    (tmp_path / "key").write_text("hidden\nhidden\nhidden\n")
+    async with loaded(TFLiteProvider(), posted(root, root, labels="colors.txt")) as model:
+        [made] = await outputs(model, IMAGES, item(IMAGES, picture((255, 0, 0)), top_k=1))
+    assert made[0].label == "rot"
+    for labels in ("../key", str(tmp_path / "key"), ".."):
+        with pytest.raises(ModelBroken) as caught:
+            async with loaded(TFLiteProvider(), posted(root, root, labels=labels)):
+                pass
+        assert "hidden" not in caught.value.message
+
+
+async def test_graph_of_a_request_is_sought_below_the_root_and_what_else_is_there_is_not_told(
+    tmp_path: Path,
+) -> None:
+    for name in ("one.tflite", "two.tflite"):
+        graphs.colors(tmp_path / name)
+    for spec in (posted(Path("/"), None), posted(tmp_path, tmp_path / "models"), posted(tmp_path, tmp_path)):
+        with pytest.raises(ModelBroken) as caught:
+            async with loaded(TFLiteProvider(), spec):
+                pass
+        assert "one.tflite" not in caught.value.message
+
+
+def test_what_the_file_system_says_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rglob", refuse)
+    with pytest.raises(ModelBroken, match="Permission denied"):
+        find_graph("m", spec_of(tmp_path, IMAGES), TFLiteOptions())

@@ -148,7 +148,8 @@ def samples(data: bytes, rate: int | None = None) -> tuple[np.ndarray[Any, Any],
 def _diffusion(folder: Path) -> Any:
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    untyped: Any = DiffusionPipeline
+    pipe = untyped.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
