@@ -53,11 +53,14 @@ def _openai(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _param(error: Mapping[str, str]) -> str | None:
-    """`messages[0].content`, as OpenAI writes `/messages/0/content`."""
+    """`messages[0].content`, as OpenAI writes `/messages/0/content`. What we call parameters lies in no object there."""
     place = error.get("pointer")
     if place is None:
         return error.get("parameter") or error.get("header")
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in place.split("/")[1:]]
+    steps = [
+        step.replace("~1", "/").replace("~0", "~")
+        for step in place.removeprefix("/parameters").split("/")[1:]
+    ]
     return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps).lstrip(".") or None
 
 

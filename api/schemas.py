@@ -75,7 +75,7 @@ class GenerationBody(Generation):
         description="The same seed and input: the same reply. Default: the session's, else the model's own, "
         "else a new one for each reply.",
     )
-    top_k: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(
+    top_k: Annotated[int, Field(ge=0, le=2**31), BeforeValidator(_whole)] | None = Field(
         None, description=f"Only so many of the likeliest tokens; 0 is all. {_MODELS_OWN}"
     )
 

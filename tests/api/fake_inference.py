@@ -19,6 +19,8 @@ from goatherd.contracts.inference_work import ModelEntry, Outcome, Piece, Proble
 from goatherd.contracts.model import Json
 from goatherd.errors import ModelNotFound, WrongTask
 
+# Of vectors: more are refused, as models do.
+MOST_DIMENSIONS = 4
 WORDS = ("Goats", " eat", " grass", ".")
 
 
@@ -166,6 +168,9 @@ class FakeInference:
 
     def _outcome(self, task: Task, item: WorkItem) -> Outcome:
         shape = SHAPES[task]
+        if item.parameters.get("dimensions", 0) > MOST_DIMENSIONS:
+            reason = f"the model has only {MOST_DIMENSIONS} dimensions"
+            return Outcome(problem=Problem(code="invalid", message=reason, pointer="/parameters/dimensions"))
         output = shape.read_output.validate_python(_MADE[task](item))
         outcome = Outcome(output=shape.read_output.dump_python(output, mode="json"))
         if task in (Task.CONVERSATIONAL, Task.TEXT_GENERATION):
@@ -239,7 +244,7 @@ def _zero_shot(item: WorkItem) -> list[Json]:
 
 
 def _vectors(item: WorkItem) -> Json:
-    width = item.parameters.get("dimensions", 4)
+    width = item.parameters.get("dimensions", MOST_DIMENSIONS)
     numbers = [len(item.inputs) / (n + 1) for n in range(width)]
     if item.parameters.get("pooling") == "none":
         data = struct.pack(f"<{2 * width}f", *numbers, *numbers)

@@ -1,4 +1,4 @@
-"""Numbers that JSON can have and nothing behind us can: of models' inputs and parameters, and of jobs."""
+"""Numbers that JSON can have and nothing behind us can: of models' inputs and parameters, of jobs and chats."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ VECTORS = "/models/feature-extraction"
             '{"model": "feature-extraction", "inputs": "a", "metadata": {"n": 1e999}}',
             "/metadata/n",
         ),
+        ("/chat", f'{{"generation": {{"top_k": {2**31 + 1}}}}}', "/generation/top_k"),
         ("/v1/embeddings", f'{{"model": "feature-extraction", "input": "a", "dimensions": {LARGE}}}', "dim"),
     ],
 )

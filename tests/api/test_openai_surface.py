@@ -337,6 +337,11 @@ async def test_base64_is_little_endian(http: httpx.AsyncClient) -> None:
     assert base64.b64decode(answer["data"][0]["embedding"]) == b"\x00\x00\x80\x3f"
 
 
+async def test_more_dimensions_than_the_model_has_are_pointed_at(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/embeddings", json={"model": VECTORS, "input": "a", "dimensions": 5})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "dimensions")
+
+
 # -- sounds
 
 

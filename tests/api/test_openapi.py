@@ -186,6 +186,7 @@ def by_design(check: str, answer: bytes) -> bool:
         b'"error_type":"validation"',
         b'"param":"prompt',
         b'"param":"input',
+        b'"param":"dimensions"',
         b'"param":"messages',
         b'"param":"size"',
         b'"param":"stream"',
