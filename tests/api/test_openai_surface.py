@@ -339,7 +339,7 @@ async def test_base64_is_little_endian(http: httpx.AsyncClient) -> None:
 
 async def test_more_dimensions_than_the_model_has_are_pointed_at(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/embeddings", json={"model": VECTORS, "input": "a", "dimensions": 5})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "dimensions")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "dimensions")
 
 
 # -- sounds
