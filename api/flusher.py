@@ -33,13 +33,14 @@ class _Chain:
 
     `flusher`: who it is for the actor. `held`: all events up to this number are written, or about to be, or
     known to be in the store. `written`: the last that was written here, and its id. `breaks`: how many writes
-    failed.
+    failed. `fenced`: of which of these the reason was that the store has another past.
     """
 
     flusher: str
     held: int = 0
     written: tuple[int, str | None] = (0, None)
     breaks: int = 0
+    fenced: int | None = None
     catching_up: asyncio.Task[bool] | None = None
 
     def joins(self, handed: Handed) -> bool:
@@ -154,11 +155,17 @@ class Flusher:
             raise
         fenced = self._written(whole, taken)
         for chain in fenced:
+            chain.fenced = chain.breaks
             self._break(chain)
         return [
-            link.chain in fenced if held else Unavailable("What comes before could not be stored. Try again.")
-            for link, held in zip(links, holds, strict=True)
+            link.chain in fenced if held else self._broken(link) for link, held in zip(links, holds, strict=True)
         ]
+
+    def _broken(self, link: _Link) -> bool | BaseException:
+        """What became of one that hung on what was not written."""
+        if link.breaks == link.chain.fenced:
+            return True
+        return Unavailable("What comes before could not be stored. Try again.")
 
     def _written(self, links: Sequence[_Link], taken: set[int]) -> list[_Chain]:
         """Notes how far each chain was written. Gives those that the store has another past of."""

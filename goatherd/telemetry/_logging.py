@@ -80,6 +80,8 @@ def configure_logging(settings: Settings, component: str, *, stream: TextIO | No
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
+        # A server that ran in this process before may have set one of its own.
+        logger.setLevel(logging.NOTSET)
         # The API writes its own access line, which has the request id.
         logger.propagate = name != "uvicorn.access"
     structlog.configure(

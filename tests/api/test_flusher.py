@@ -136,6 +136,23 @@ async def test_a_run_that_was_reset_is_told_by_the_store(again: str) -> None:
     assert fenced
 
 
+async def test_all_who_wait_behind_one_of_a_reset_run_are_told_the_same() -> None:
+    world = World()
+    await posted(world)
+    await posted(world)
+    other = Actor()
+    other._clock.random.seed(2)
+    flusher: Flusher = world.flushers[0]
+    takes = []
+    for n in range(3):
+        takes.append(asyncio.create_task(flusher.take(SESSION, other.post(f"new {n}", "it"))))
+        await world.settle()
+    # The others wait for the first one's write.
+    (write,) = world.store.writes
+    write.succeed()
+    assert await asyncio.gather(*takes) == [True] * 3
+
+
 async def test_nothing_to_hand_needs_no_write() -> None:
     world = World()
     await posted(world)

@@ -76,6 +76,7 @@ def test_standard_records_share_fields_context_and_extras(configured: Configure)
 
 def test_uvicorn_goes_the_same_way_and_its_access_log_nowhere(configured: Configure) -> None:
     logging.getLogger("uvicorn").addHandler(logging.NullHandler())
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     logs = configured()
     logging.getLogger("uvicorn.error").info("Started", extra={"color_message": "\x1b[1mStarted"})
     logging.getLogger("uvicorn.access").info("GET /")

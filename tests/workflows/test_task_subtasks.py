@@ -92,6 +92,10 @@ def test_what_depends_on_two_that_failed_comes_back_with_the_second(order: tuple
         report(book, lease)
 
 
+# Of computing without a break; then Temporal takes a workflow for stuck.
+DEADLOCK_S = 2.0
+
+
 def test_a_hundred_thousand_may_depend_on_one() -> None:
     """Of each request all at once, before Temporal takes the actor for stuck."""
     book = make()
@@ -100,7 +104,7 @@ def test_a_hundred_thousand_may_depend_on_one() -> None:
     for _ in range(10):
         began = time.process_time()
         add(book, *places)
-        assert time.process_time() - began < 1.0
+        assert time.process_time() - began < DEADLOCK_S
         book._log.confirm([(1, book._log.seq)])
     assert book.counts["blocked"] == 100_000
 

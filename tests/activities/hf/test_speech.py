@@ -196,7 +196,7 @@ class TestWhisper:
         [
             ({"language": "de"}, "/parameters/language", "knows English only"),
             ({"language": "klingon"}, "/parameters/language", "knows English only"),
-            ({"task": "translate"}, "/parameters/task", "does not translate"),
+            ({"task": "translate"}, "/parameters/task", "needs a model of several languages"),
             ({"prompt": "<|endoftext|>"}, "/parameters/prompt", "special token"),
             ({"generation_parameters": {"max_new_tokens": 5_000}}, "/parameters", "max_new_tokens"),
         ],

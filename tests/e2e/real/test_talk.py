@@ -17,6 +17,7 @@ from goatherd.contracts.inference import ModelSpec
 from tests.e2e.real import library
 from tests.e2e.real.answers import QUIET, close
 from tests.e2e.real.house import MEMORY_MB, House
+from tests.temporal import eventually
 
 pytestmark = [pytest.mark.model, *QUIET]
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -145,9 +146,16 @@ async def test_models_went_for_others_and_memory_is_kept(served: House, http: ht
     await served.hf("quire-grammar", "token_classification", "a goat")
     await served.hf("all-minilm-l6-v2", "feature_extraction", "a goat")
     await served.hf("smollm2", "text_generation", "a goat", max_new_tokens=2)
-    listed = (await http.get("/models")).json()["data"]
-    here = {one["name"] for one in listed if one["state"] == "ready"}
-    assert "smollm2" in here
+    here: set[str] = set()
+
+    async def is_told() -> bool:
+        """Workers say every two seconds what they have."""
+        listed = (await http.get("/models")).json()["data"]
+        here.clear()
+        here.update(one["name"] for one in listed if one["state"] == "ready")
+        return "smollm2" in here
+
+    await eventually(is_told)
     weights = {
         name: weights_bytes(folder, ModelSpec(dtype="float32"))
         for name, folder in served.folders.items()
