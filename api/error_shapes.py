@@ -53,7 +53,8 @@ def _openai(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _param(error: Mapping[str, str]) -> str | None:
-    """`messages[0].content`, as OpenAI writes `/messages/0/content`. What we call parameters lies in no object there."""
+    """`messages[0].content`, as OpenAI writes `/messages/0/content`. What we have among parameters is a field
+    like any other there."""
     place = error.get("pointer")
     if place is None:
         return error.get("parameter") or error.get("header")

@@ -158,7 +158,8 @@ class Flusher:
             chain.fenced = chain.breaks
             self._break(chain)
         return [
-            link.chain in fenced if held else self._broken(link) for link, held in zip(links, holds, strict=True)
+            link.chain in fenced if held else self._broken(link)
+            for link, held in zip(links, holds, strict=True)
         ]
 
     def _broken(self, link: _Link) -> bool | BaseException:

@@ -1,4 +1,4 @@
-"""Numbers that JSON can have and nothing behind us can: of models' inputs and parameters, of jobs and chats."""
+"""Numbers that JSON can have and nothing behind us can: of models' inputs and parameters, jobs and chats."""
 
 from __future__ import annotations
 
