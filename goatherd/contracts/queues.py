@@ -11,13 +11,14 @@ class Pool(StrEnum):
     ACTORS = "actors"
     INFERENCE = "inference"
     STORE = "store"
+    RETRIEVAL = "retrieval"
 
 
 def task_queue(pool: Pool, prefix: str = "goatherd") -> str:
-    """`goatherd-actors`, `goatherd-inference`, `goatherd-store`."""
+    """`goatherd-actors`, `goatherd-inference`, `goatherd-store`, `goatherd-retrieval`."""
     return f"{prefix}-{pool.value}"
 
 
-def own_queue(worker: str, prefix: str = "goatherd") -> str:
-    """Of one worker of the pool `inference`, which only it polls: `goatherd-inference.ID`."""
-    return f"{task_queue(Pool.INFERENCE, prefix)}.{worker}"
+def own_queue(worker: str, prefix: str = "goatherd", pool: Pool = Pool.INFERENCE) -> str:
+    """Of one worker of a pool, which only it polls: `goatherd-inference.ID`."""
+    return f"{task_queue(pool, prefix)}.{worker}"
