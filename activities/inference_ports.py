@@ -157,6 +157,9 @@ class HostedModel(Protocol):
 class ModelHost(Protocol):
     """The models of this process, loaded when they are used, within the memory that they may take."""
 
+    async def spec(self, name: str) -> ModelSpec:
+        """The model of this name, as this process knows it. Raises `ModelNotFound`."""
+
     def use(self, name: str, spec: ModelSpec) -> AbstractAsyncContextManager[HostedModel]:
         """Loads it, if it is not there as `spec` says. Raises `Unavailable`."""
 

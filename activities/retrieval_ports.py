@@ -32,6 +32,10 @@ from goatherd.errors import GoatherdError
 Keys = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
+MOST_PUT_DOCUMENTS = 1_000
+MOST_PUT_BYTES = 8 << 20
+"""Of one `put`, texts, vectors and metadata together: what is uncommitted lies in the store's cache."""
+
 
 class IndexStore(Protocol):
     """The truth: indexes, their documents, and the entries that searches are made of.
@@ -74,6 +78,9 @@ class IndexStore(Protocol):
         """Keeps documents, each in place of the one of its id, in this order, and gives each its next `rev`
         and all versions to do. Together or not at all. Two of one id in a call: the later one counts, and is
         given twice. None: there is no such index.
+
+        Raises:
+            Invalid: these are more than `MOST_PUT_DOCUMENTS`, or than `MOST_PUT_BYTES`.
         """
 
     async def remove(self, index: str, docs: Sequence[str]) -> list[str] | None:
@@ -85,7 +92,8 @@ class IndexStore(Protocol):
     async def documents(self, index: str, page: Page, *, failed: bool | None = None) -> list[Document]:
         """By id; positions are ids. `failed`: only those that have (not) an error."""
 
-    async def counts(self, index: str) -> Counts: ...
+    async def counts(self, index: str) -> Counts:
+        """`chunks`: of the version that serves. Costs the same however much the index has."""
 
     # -- taking in
 
@@ -98,16 +106,16 @@ class IndexStore(Protocol):
 
     async def take_in(self, index: str, version: int, entries: Sequence[Entry]) -> int:
         """Keeps what a version now has of documents, numbered by the next `seq`s, in this order; these
-        documents are not to do any more, by this version. All in one transaction, so that nobody ever sees a
-        number whose predecessors are not there. What is of another revision than the document has now (or of
-        none: it was removed) is left out. Gives how many were kept. Nothing, if the version is none of the
-        index.
+        documents are not to do any more, by this version. In one transaction, or several if they are many, so
+        that nobody ever sees a number whose predecessors are not there. What is of another revision than the
+        document has now (or of none: it was removed) is left out. Gives how many were kept. Nothing, if the
+        version is none of the index.
         """
 
     async def fail(self, index: str, version: int, failed: Sequence[tuple[str, int, Problem]]) -> None:
         """Notes why documents, in these revisions, can't be taken in; they are not to do until `retry` or a
-        new revision. What the version has of an earlier revision is gone by a `deleted` entry: what a
-        document said before must not be found as if it still did."""
+        new revision. What the version has of an earlier revision is gone by a `deleted` entry, which each of
+        them gets: what a document said before must not be found as if it still did."""
 
     async def retry(self, index: str) -> int:
         """All that failed is to do again. Gives how many."""
@@ -119,7 +127,9 @@ class IndexStore(Protocol):
 
     async def build(self, id: str, version: Version) -> Index | None:
         """Begins a version beside the one that serves: all documents are to do by it. In place of another one
-        that was being built. The same again (by number) changes nothing. None: there is no such index."""
+        that was being built. The same again (by number) changes nothing. A number that a version had which is
+        no more becomes the next free one: nothing is ever found under it again. None: there is no such
+        index."""
 
     async def missing(self, index: str, version: int) -> int:
         """How many documents have no entry of their present revision in this version, nor an error; these are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -17,6 +18,7 @@ from api.errors import handle_errors
 from api.feed import ChatFeed
 from api.head import Head
 from api.idempotency import Idempotency, StoredProblem, on_stored_problem
+from api.index_parts import MakeSearching, SearchingParts, by_index_workers, serve_indexes
 from api.middleware import Guard, Observe
 from api.model_parts import MakeInference, ModelStores, by_workers, serve_models
 from api.model_registry import ModelRegistry
@@ -25,6 +27,9 @@ from api.routes import (
     chat,
     chat_streams,
     hf_models,
+    index_documents,
+    index_search,
+    indexes,
     jobs,
     messages,
     models,
@@ -45,6 +50,9 @@ from goatherd.contracts.queues import Pool
 from goatherd.security.access import Principal
 from goatherd.settings import Settings
 from goatherd.telemetry import Tracing
+
+if TYPE_CHECKING:
+    from activities.retrieval_ports import IndexStore
 
 # A claim outlives the longest wait for an actor by a little.
 _LEASE_MARGIN_S = 5.0
@@ -78,10 +86,12 @@ def create_app(
     workers: WorkerRegistry,
     task_store: TaskStore,
     model_stores: ModelStores,
+    index_store: IndexStore,
     tracing: Tracing | None = None,
     make_service: MakeService = ChatService,
     make_actors: MakeActors = actors_of,
     make_inference: MakeInference = by_workers,
+    make_searching: MakeSearching = by_index_workers,
 ) -> FastAPI:
     """The app. The parts are the caller's to open and close; feed and service are made by its lifespan."""
 
@@ -91,6 +101,12 @@ def create_app(
             ChatFeed(store).running() as feed,
             serve_tasks(client, make_actors(client, settings), task_store, settings) as served,
             serve_models(client, workers, model_stores, settings, make_inference) as hosted,
+            serve_indexes(
+                SearchingParts(client, workers, model_stores.payloads, settings),
+                index_store,
+                hosted.inference,
+                make_searching,
+            ) as served_indexes,
         ):
             yield State(
                 parts=Parts(
@@ -101,6 +117,7 @@ def create_app(
                     inference=hosted.inference,
                     models=hosted.admin,
                     jobs=hosted.jobs,
+                    indexes=served_indexes,
                     idempotency=Idempotency(idempotency, lease_s=settings.ask_timeout_s + _LEASE_MARGIN_S),
                     workers=workers,
                     readiness=Readiness(
@@ -137,6 +154,14 @@ def create_app(
         openai_media.router,
         openai_models.router,
         jobs.router,
+        indexes.router,
+        indexes.queries,
+        index_search.router,
+        index_documents.router,
+        index_documents.queries,
+        # Take whatever is below a list of documents: what the others take comes before.
+        index_documents.one,
+        index_documents.one_queries,
         models.router,
         hf_models.router,
         # Takes whatever is below /models: what the others take comes before.

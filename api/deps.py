@@ -17,6 +17,7 @@ from starlette.responses import Response
 from activities.ports import WorkerRegistry
 from api.feed import ChatFeed
 from api.idempotency import Idempotency
+from api.index_parts import Indexes
 from api.inference_port import Inference
 from api.job_service import JobService
 from api.model_admin import ModelAdmin
@@ -38,6 +39,7 @@ class Parts:
     inference: Inference
     models: ModelAdmin
     jobs: JobService
+    indexes: Indexes
     idempotency: Idempotency
     workers: WorkerRegistry
     readiness: Readiness

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-import orjson
-from pydantic import ValidationError
 from temporalio.client import Client
 
-from activities.blobs import Blobs
 from activities.model_ports import PieceFeed
-from api.inference_flight import Flights
-from api.inference_groups import Group
+from api.grouped_calls import GroupedCalls, check_task, deadline_of, order_of
 from api.model_registry import ModelRegistry
 from api.piece_readers import PieceReaders
 from api.placement import Placement
 from goatherd.contracts.ids import new_id
-from goatherd.contracts.inference import ModelSpec
-from goatherd.contracts.inference_tasks import SHAPES, Media, Task, tasks_of
-from goatherd.contracts.inference_work import InferAnswer, InferOrder, ModelEntry, Outcome, Piece, WorkItem
-from goatherd.errors import DeadlineExceeded, GoatherdError, Invalid, TooManyRequests, WrongTask
+from goatherd.contracts.inference_tasks import Task
+from goatherd.contracts.inference_work import InferAnswer, ModelEntry, Outcome, Piece, WorkItem
+from goatherd.errors import TooManyRequests
 from goatherd.payloads import PayloadStore
-from goatherd.telemetry import get_logger
 from goatherd.waiting import put_down
-
-_FLIGHTS = 2
-_FLIGHTS_ALONE = 64
-"""Orders of one model and task that are under way at the same time: of several inputs, and of one each."""
-_WINDOW = 512
-"""Inputs of one request that wait at the same time."""
-
-log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +36,14 @@ class InferenceParts:
 
 
 class ModelInference:
-    """`Inference`, by workers of the pool `inference`. Belongs to one event loop; works while `running`."""
+    """`Inference`, by workers of the pool `inference`. Belongs to one event loop. `stream` works while it is
+    `running`."""
 
     def __init__(self, parts: InferenceParts) -> None:
         self._registry = parts.registry
-        self._blobs = Blobs(parts.payloads, parts.client.namespace if parts.payloads is not None else "")
-        self._flights = Flights(parts.client, parts.placement, self._blobs)
+        self._calls = GroupedCalls(parts.client, parts.placement, parts.payloads)
         self._readers = PieceReaders(parts.pieces)
-        self._groups: dict[tuple[str, Task], tuple[ModelSpec, Group]] = {}
         self._streams: Counter[str] = Counter()
-        self._chores: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -69,9 +52,11 @@ class ModelInference:
             async with self._readers.running():
                 yield self
         finally:
-            await put_down(*self._chores)
-            for _, group in self._groups.values():
-                await group.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self._calls.close()
 
     def entry(self, model: str) -> ModelEntry:
         """See `ModelRegistry.entry`."""
@@ -90,34 +75,7 @@ class ModelInference:
         timeout_s: float | None = None,
     ) -> list[Outcome]:
         """See `Inference.run`. Files in outcomes come with their bytes."""
-        check_task(entry, task)
-        deadline = _deadline(entry, timeout_s)
-        group = self._group(entry, task)
-        group.admit()
-        owner = new_id("call")
-        window = asyncio.Semaphore(_WINDOW)
-
-        async def one(place: int) -> Outcome:
-            async with window:
-                ready, files = await self._ready(task, items[place], caller, owner)
-                if files and isinstance(items, list):
-                    items[place] = ready  # Its bytes are in the store now, and not needed here any more.
-                return await group.submit(ready, _size(ready), deadline, files=files)
-
-        try:
-            async with asyncio.timeout(max(deadline - time.time(), 0.001)):
-                if len(items) == 1:
-                    return [await one(0)]
-                async with asyncio.TaskGroup() as together:
-                    outcomes = [together.create_task(one(place)) for place in range(len(items))]
-            return [outcome.result() for outcome in outcomes]
-        except TimeoutError:
-            raise DeadlineExceeded("The model gave no answer in time.") from None
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            if SHAPES[task].media:
-                self._later(self._blobs.drop(owner))
+        return await self._calls.run(entry, task, items, caller=caller, timeout_s=timeout_s)
 
     async def stream(
         self,
@@ -130,16 +88,16 @@ class ModelInference:
     ) -> AsyncGenerator[Piece | Outcome]:
         """See `Inference.stream`."""
         check_task(entry, task)
-        deadline = _deadline(entry, timeout_s)
+        deadline = deadline_of(entry, timeout_s)
         if self._streams[entry.name] >= entry.spec.limits.queue:
             raise TooManyRequests("As many texts are being made as may be. Try again in a moment.")
         stream = new_id("call")
         item = item.model_copy(update={"caller": caller})
-        order = _order(entry, task, [item], deadline).model_copy(update={"stream": stream})
+        order = order_of(entry, task, [item], deadline).model_copy(update={"stream": stream})
         shown = tokens = n = 0
         self._streams[entry.name] += 1
         with self._readers.reading(stream) as pieces:
-            flight = asyncio.create_task(self._flights.fly(order, resend=False))
+            flight = asyncio.create_task(self._calls.flights.fly(order, resend=False))
             try:
                 async for piece in _until_done(flight, pieces):
                     # What comes after one that was missed can't be shown: the answer makes up for it.
@@ -155,105 +113,6 @@ class ModelInference:
             finally:
                 self._streams[entry.name] -= 1
                 await put_down(flight)
-
-    def _group(self, entry: ModelEntry, task: Task) -> Group:
-        key = (entry.name, task)
-        spec, group = self._groups.get(key, (None, None))
-        if group is not None and (spec is entry.spec or spec == entry.spec):
-            return group
-        limits = entry.spec.limits
-        grouped = SHAPES[task].grouped
-
-        async def send(items: Sequence[WorkItem], deadline: float) -> InferAnswer:
-            return await self._send(_order(entry, task, items, deadline))
-
-        group = Group(
-            send,
-            most=limits.batch if grouped else 1,
-            flights=_FLIGHTS if grouped else _FLIGHTS_ALONE,
-            queue=limits.queue,
-        )
-        # An older one of another spec ends what it has; its calls hold it.
-        self._groups[key] = (entry.spec, group)
-        return group
-
-    async def _send(self, order: InferOrder) -> InferAnswer:
-        answer = await self._flights.fly(order)
-        if SHAPES[order.task].output is not Media:
-            return answer
-        try:
-            outcomes = [await self._with_bytes(outcome) for outcome in answer.outcomes]
-            return answer.model_copy(update={"outcomes": outcomes})
-        finally:
-            self._later(self._blobs.drop(order.owner))
-
-    async def _ready(self, task: Task, item: WorkItem, caller: str, owner: str) -> tuple[WorkItem, int]:
-        """The item as it is sent: whose it is, and a large file by its claim. And how many bytes that has."""
-        inputs, files = item.inputs, 0
-        if SHAPES[task].media:
-            given = _own(inputs)
-            media = await self._blobs.stow(given, owner)
-            files = len(given.data) if media.claim is not None else 0
-            inputs = media.model_dump(mode="json", exclude_none=True)
-        return item.model_copy(update={"caller": caller, "inputs": inputs}), files
-
-    async def _with_bytes(self, outcome: Outcome) -> Outcome:
-        if outcome.output is None:
-            return outcome
-        media = await self._blobs.fetch(Media.model_validate(outcome.output))
-        return outcome.model_copy(update={"output": media.model_dump(mode="json", exclude_none=True)})
-
-    def _later(self, chore: Coroutine[Any, Any, None]) -> None:
-        """Nobody waits for it; what fails is swept some time."""
-
-        async def do() -> None:
-            try:
-                await chore
-            except GoatherdError as error:
-                log.debug("could not drop large files", error=error.message)
-
-        task = asyncio.create_task(do())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-
-
-def check_task(entry: ModelEntry, task: Task) -> None:
-    """Raises `WrongTask` unless the model is for that task."""
-    able = tasks_of(entry.spec.task)
-    if task not in able:
-        raise WrongTask(f"{entry.name!r} is a model for {', '.join(able)}, not for {task}.")
-
-
-def _own(inputs: Any) -> Media:
-    """A caller's file. What it may say of a claim does not count: claims are other people's files, too."""
-    if isinstance(inputs, Media):
-        return inputs.model_copy(update={"claim": None})
-    try:
-        return Media.model_validate({**inputs, "claim": None})
-    except (ValidationError, TypeError):
-        raise Invalid("The input is to be an image or a sound: its bytes.", pointer="/inputs") from None
-
-
-def _deadline(entry: ModelEntry, timeout_s: float | None) -> float:
-    most = entry.spec.limits.timeout_s
-    return time.time() + min(most if timeout_s is None else timeout_s, most)
-
-
-def _order(entry: ModelEntry, task: Task, items: Sequence[WorkItem], deadline: float) -> InferOrder:
-    return InferOrder(
-        model=entry.name,
-        task=task,
-        items=list(items),
-        spec=entry.spec,
-        owner=new_id("call"),
-        deadline=deadline,
-    )
-
-
-def _size(item: WorkItem) -> int:
-    """Bytes, roughly."""
-    inputs = item.inputs
-    return len(inputs) if isinstance(inputs, str) else len(orjson.dumps(inputs))
 
 
 async def _until_done(

@@ -19,9 +19,9 @@ from api.inference_schemas import (
 from api.openai_schemas import ChatBody, CompletionBody, EmbeddingBody, ImageBody, SpeechBody
 from api.openai_transcripts import FORMATS
 from api.schemas import Schema
-from goatherd.contracts.inference_tasks import Task
+from goatherd.contracts.inference_tasks import MODEL_TASKS
 
-TASKS = tuple(task.value for task in Task)
+TASKS = tuple(task.value for task in MODEL_TASKS)
 
 READ_ERRORS = (403, 404, 422, 500)
 CALL_ERRORS = (400, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504)

@@ -22,9 +22,9 @@ from activities.job_ports import JobStore
 from activities.job_reconcile import JobReadSide
 from activities.ports import Page
 from activities.reconcile import how_ended
+from api.grouped_calls import check_task
 from api.hf_inputs import Asked
 from api.idempotency import Ids
-from api.inference import check_task
 from api.model_registry import ModelRegistry
 from goatherd.contracts.inference_job import (
     ENDED,

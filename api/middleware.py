@@ -35,6 +35,8 @@ _CLIENT_LEFT = 499
 # A client that is still sending reads no answer: what is too large is read to its end, up to here.
 _DRAIN_BYTES = 64 << 20
 _DRAIN_S = 10.0
+_DOCUMENT_BYTES = 8 << 20
+"""Of one document of an index: JSON may take several times the bytes of a text."""
 _MANY_DIGITS = 6
 """Of a length: bodies of less than 100 kB are not counted, so that most requests are not slowed down."""
 
@@ -114,6 +116,7 @@ class Guard:
         self._hosts = Hosts(settings)
         self._limit = settings.max_body_bytes
         self._media_limit = settings.max_media_bytes
+        self._bulk_limit = settings.max_bulk_bytes
         self._in_flight = InFlight(settings.max_bytes_in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -186,7 +189,12 @@ class Guard:
             await internal_error_response(scope)(scope, receive, send)
 
     def _limit_of(self, path: str) -> int:
-        """Where an image or a sound may be sent, one in base64 has to fit, with what stands around it."""
+        """Where an image or a sound may be sent, one in base64 has to fit, with what stands around it.
+        Documents of an index have a limit of their own, and many come in one request."""
+        if path.startswith("/index/"):
+            steps = path.split("/", 4)
+            if steps[3:4] == ["doc"]:
+                return max(self._limit, self._bulk_limit if len(steps) == 4 else _DOCUMENT_BYTES)
         if path.startswith(("/v1/", "/models/", "/inference/")):
             return self._limit + (self._media_limit + 2) // 3 * 4
         return self._limit

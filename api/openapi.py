@@ -19,6 +19,7 @@ from api.error_shapes import Surface, shaped, surface_of
 from api.errors import PROBLEM_JSON, TITLES
 from api.hf_inputs import ModelCall
 from api.idempotency import KEY_PATTERN
+from api.index_schemas import BODIES as INDEX_BODIES
 from api.inference_schemas import HuggingFaceError, OpenAIError
 from api.job_schemas import CreateJob
 from api.model_schemas import RegisterModel
@@ -64,6 +65,7 @@ _BODIES: tuple[type[BaseModel], ...] = (
     OpenAIError,
     *OPENAI_BODIES,
     *TASK_BODIES,
+    *INDEX_BODIES,
 )
 _EVENTS: tuple[type[BaseModel], ...] = (Event, DeltaEvent, PassingEvent)
 _FRAMES: tuple[type[BaseModel], ...] = (ClientFrame, AckParams, CancelParams, PingParams, TypingParams)
@@ -91,6 +93,9 @@ how to come back without a gap, and a client in JavaScript: `docs/protocol.md` o
 
 A job (`POST /inference/job`) has a model compute something durably: it can be waited for, cancelled, retried.
 
+An index finds documents by meaning, by words, or by both (`POST /index/{index}/search`). Its backends,
+filters and limits: `docs/retrieval.md`.
+
 A task is a bag of subtasks. A worker takes some (`POST /task/{task}/subtask/__take`); each assignment is a
 lease with a token, which goes with everything that he reports. States, rules and examples: `docs/tasks.md`.
 """
@@ -105,6 +110,9 @@ _TAGS = [
         "description": "What models there are, and each at its address, as Hugging Face's clients ask.",
     },
     {"name": "Jobs", "description": "What models are asked for durably."},
+    {"name": "Indexes", "description": "What texts and vectors are found in: made, paused, built anew."},
+    {"name": "Index documents", "description": "The documents of an index: put, one or many, read, removed."},
+    {"name": "Index search", "description": "By meaning, by words, by both."},
     {"name": "OpenAI", "description": "Models as OpenAI's clients ask them: `base_url` is ours with `/v1`."},
     {"name": "Events", "description": "The durable sequence of events of a session or a task, live."},
     {"name": "System", "description": "Is it alive, is it ready, what is it doing."},
@@ -253,6 +261,18 @@ def one_or_several(one: type[BaseModel], several: type[BaseModel], *, examples: 
     documented = body(one, required=True, examples=examples)
     content = documented["requestBody"]["content"]["application/json"]
     content["schema"] = {"anyOf": [reference(one.__name__), reference(several.__name__)]}
+    return documented
+
+
+def body_or_lines(
+    whole: type[BaseModel], line: type[BaseModel], media_type: str, *, examples: Mapping[str, Any]
+) -> Schema:
+    """As `body`, of a whole, or of lines of JSON. OpenAPI 3.1 has no word for what is in these; 3.2 will."""
+    documented = body(whole, required=True, examples=examples)
+    documented["requestBody"]["content"][media_type] = {
+        "schema": {"type": "string", "description": f"In each line a `{line.__name__}`."},
+        "x-itemSchema": reference(line.__name__),
+    }
     return documented
 
 

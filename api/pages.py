@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
@@ -133,8 +134,8 @@ async def load_page(
 def render_list(items: Sequence[Listed], has_more: bool) -> bytes:
     """The list object as JSON, from items that need no further look."""
     data = ",".join([item.model_dump_json() for item in items])
-    first = f'"{items[0].id}"' if items else "null"
-    last = f'"{items[-1].id}"' if items else "null"
+    # Ids that people choose may have what JSON escapes.
+    first, last = (json.dumps(items[end].id) if items else "null" for end in (0, -1))
     more = "true" if has_more else "false"
     return (
         f'{{"object":"list","data":[{data}],"has_more":{more},"first_id":{first},"last_id":{last}}}'

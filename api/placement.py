@@ -44,8 +44,18 @@ class Placement:
     store is away, calls go on by what was read last.
     """
 
-    def __init__(self, workers: WorkerRegistry, shared_queue: str) -> None:
+    def __init__(
+        self,
+        workers: WorkerRegistry,
+        shared_queue: str,
+        *,
+        pool: Pool = Pool.INFERENCE,
+        serves: str = "models",
+    ) -> None:
+        """Of the workers of `pool`, which serve what `serves` says, as people are told."""
         self._workers = workers
+        self._pool = pool
+        self._serves = serves
         self._shared_queue = shared_queue
         self._known: list[WorkerStatus] = []
         self._read_at = float("-inf")
@@ -56,7 +66,7 @@ class Placement:
         self._sent: Counter[str] = Counter()
 
     async def workers(self) -> list[WorkerStatus]:
-        """Those that serve models. Raises `Unavailable` if nobody can say and nothing is known."""
+        """Those of the pool. Raises `Unavailable` if nobody can say and nothing is known."""
         now = asyncio.get_running_loop().time()
         if now - self._read_at <= FRESH_S:
             return self._known
@@ -72,7 +82,7 @@ class Placement:
 
     async def _read(self) -> None:
         alive = await self._workers.alive(within_s=ALIVE_S)
-        self._known = [one for one in alive if Pool.INFERENCE.value in one.pools]
+        self._known = [one for one in alive if self._pool.value in one.pools]
         self._read_at = self._known_at = asyncio.get_running_loop().time()
 
     def _has_read(self, reading: asyncio.Task[None]) -> None:
@@ -110,7 +120,7 @@ class Placement:
         known = [one for one in await self.workers() if one.queue and one.state != "stopping"]
         if not known:
             raise Unavailable(
-                "No worker serves models: start one by `goatherd worker --pool inference`.",
+                f"No worker serves {self._serves}: start one by `goatherd worker --pool {self._pool}`.",
                 code="no-worker",
                 retry_after_s=5,
             )

@@ -24,6 +24,10 @@ _ON_DEMAND = "loaded when it is first asked for"
 Check = Callable[[], Awaitable[CheckResult]]
 
 
+_NEEDED = (Pool.ACTORS, Pool.INFERENCE, Pool.STORE)
+"""Without these nothing else works; who has no indexes needs no worker of the pool `retrieval`."""
+
+
 class HasReady(Protocol):
     @property
     def ready(self) -> bool: ...
@@ -68,7 +72,7 @@ class Readiness:
         return CheckResult(ok=True, detail="answers")
 
     async def _pools_and_model(self) -> Mapping[str, CheckResult]:
-        names = [f"workers.{pool}" for pool in Pool] + ["model"]
+        names = [f"workers.{pool}" for pool in _NEEDED] + ["model"]
         found: list[WorkerStatus] = []
 
         async def look() -> CheckResult:
@@ -79,7 +83,7 @@ class Readiness:
         if not looked.ok:
             return dict.fromkeys(names, looked)
         return {
-            **{f"workers.{pool}": _pool(pool, found) for pool in Pool},
+            **{f"workers.{pool}": _pool(pool, found) for pool in _NEEDED},
             "model": self._model(found),
         }
 

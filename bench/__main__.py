@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, each as a ratio against raw Temporal or the raw library in the same run.
 
-`make bench ARGS=actors`, `ARGS=chat`, `ARGS=tasks` or `ARGS=inference` runs a part.
+`make bench ARGS=actors`, `ARGS=chat`, `ARGS=tasks`, `ARGS=inference` or `ARGS=retrieval` runs a part.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from bench.actors import durable, local
 from bench.chat import run as chat
 from bench.inference import run as inference
+from bench.retrieval import run as retrieval
 from bench.tasks import run as tasks
 
 PARTS = {
@@ -18,6 +19,7 @@ PARTS = {
     "chat": (chat.main,),
     "tasks": (tasks.main,),
     "inference": (inference.main,),
+    "retrieval": (retrieval.main,),
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from goatherd.cli_index import index
 from goatherd.cli_task import task
 from goatherd.contracts.queues import Pool
 from goatherd.leaving import leave
@@ -31,6 +32,7 @@ app = typer.Typer(
 models = typer.Typer(no_args_is_help=True, help="The models that Goatherd can talk with.")
 app.add_typer(models, name="models")
 app.add_typer(task, name="task")
+app.add_typer(index, name="index")
 
 Host = Annotated[
     str | None, typer.Option(envvar="GOATHERD_HOST", help="Where the API listens. Default: 127.0.0.1.")

@@ -11,6 +11,7 @@ import uvicorn
 from temporalio.client import Client
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_indexes import MemoryIndexStore
 from activities.backends.memory_jobs import MemoryJobStore
 from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
@@ -43,6 +44,7 @@ def route_table(settings: Settings | None = None) -> Sequence[tuple[str, str, st
             workers=MemoryWorkerRegistry(),
             task_store=MemoryTaskStore(),
             model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
+            index_store=MemoryIndexStore(),
         )
     )
 
@@ -83,6 +85,7 @@ async def _serve(settings: Settings) -> None:
             workers=stores.workers,
             task_store=stores.tasks,
             model_stores=ModelStores(stores.catalog, stores.pieces, stores.jobs, stores.payloads),
+            index_store=stores.indexes,
             tracing=tracing,
         )
         server = uvicorn.Server(

@@ -90,6 +90,15 @@ class Settings(BaseSettings):
         "machine's if it has no GPU.",
     )
 
+    # Indexes
+    index_memory_mb: int | None = Field(
+        None, ge=1, description="What the indexes of one worker may take. Default: 20 % of the machine's."
+    )
+    elasticsearch: str | None = Field(
+        None, repr=False, description="http(s)://HOST:PORT of a server, for indexes that are to be there."
+    )
+    elasticsearch_api_key: str | None = Field(None, repr=False)
+
     # Actors
     actors: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
@@ -107,6 +116,9 @@ class Settings(BaseSettings):
     # Inference
     max_media_bytes: int = Field(
         25 << 20, ge=1, description="Of an image or a sound in a request; in JSON it takes a third more."
+    )
+    max_bulk_bytes: int = Field(
+        64 << 20, ge=1, description="Of many documents of an index in one request, a line each."
     )
     max_bytes_in_flight: int = Field(
         512 << 20,

@@ -12,26 +12,33 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.backends.retrieval.embedding import Embedding
 from activities.backends.webhooks import Webhooks
 from activities.blobs import Blobs
 from activities.chat import ReplyActivities, StoreActivities
+from activities.index_loading import IndexLoading
+from activities.indexing import IndexPlanning, TakingIn
 from activities.inference import InferenceActivities
 from activities.inference_ports import ModelHost
 from activities.job_ports import JobStore
 from activities.jobs import JobActivities, JobSettling
 from activities.model_ports import PieceFeed
 from activities.ports import ChatStore, ModelHub
+from activities.retrieval import RetrievalActivities, Searching
+from activities.retrieval_ports import IndexStore
 from activities.task import TaskActivities
 from activities.task_ports import TaskStore
 from activities.turn_actor import TemporalTurnActor
 from goatherd.actors.durable import JournalActivities, StateActivities, StateStore
 from goatherd.actors.persistence import Journal
 from goatherd.contracts.queues import Pool
+from goatherd.contracts.retrieval import take_in_queue
 from goatherd.settings import Settings
 from workers.actor_types import ActorTypes
 from workers.sandbox import workflow_runner
 from workflows.chat import ChatSession
 from workflows.inference_job import InferenceJob
+from workflows.ingestion import Ingestion
 from workflows.task import Task
 
 _STICKY = timedelta(seconds=1)
@@ -39,6 +46,9 @@ _STICKY = timedelta(seconds=1)
 _CANCEL_WITHIN = timedelta(milliseconds=500)
 _CALLS_AT_ONCE = 500
 """Orders that a worker has in hand: what waits here is what the next batches are formed of."""
+_PARTS_AT_ONCE = 6
+"""Parts of documents that a worker takes in at once: enough for its models to be busy while some are read and
+kept."""
 
 OURS = (ChatSession, Task)
 """The actor types that every worker of the pool `actors` serves."""
@@ -66,6 +76,14 @@ class Parts:
     """Its identity in the registry of workers."""
     own_queue: str = ""
     """What only this worker polls, for calls of the models that it has."""
+    indexes: IndexStore | None = None
+    """Of which documents are taken in."""
+    index_host: ModelHost | None = None
+    """Of the indexes that this worker searches."""
+    index_queue: str = ""
+    """As `own_queue`, for searches of the indexes that it has."""
+    searching: Searching | None = None
+    """By which workflows search."""
 
 
 def build_workers(pools: Sequence[Pool], parts: Parts) -> list[Worker]:
@@ -87,7 +105,7 @@ def _actors(parts: Parts) -> list[Worker]:
     worker = Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.ACTORS),
-        workflows=[*OURS, InferenceJob, *parts.types.kinds],
+        workflows=[*OURS, InferenceJob, Ingestion, *parts.types.kinds],
         activities=activities,
         activity_executor=blocking,
         workflow_runner=workflow_runner(sandboxed=parts.settings.workflow_sandbox),
@@ -121,7 +139,33 @@ def _inference(parts: Parts) -> list[Worker]:
     if parts.own_queue:
         own: list[Callable[..., Any]] = [calls.infer, calls.load_model, calls.unload_model]
         workers.append(_inference_worker(parts, parts.own_queue, own, _CALLS_AT_ONCE))
-    return workers
+    return [*workers, *_taking_in(parts, shared, parts.host)]
+
+
+def _retrieval(parts: Parts) -> list[Worker]:
+    """Searches are calls of what a worker hosts, as models' are: some come to whoever has room, most to the
+    worker that has the index."""
+    if parts.index_host is None:
+        return []
+    calls = InferenceActivities(parts.index_host, worker=parts.index_queue)
+    loading = IndexLoading(parts.index_host)
+    shared: list[Callable[..., Any]] = [calls.infer, loading.warm]
+    if parts.searching is not None:
+        shared.append(RetrievalActivities(parts.searching).search)
+    own: list[Callable[..., Any]] = [calls.infer, calls.load_model, calls.unload_model]
+    return [
+        _inference_worker(parts, parts.settings.task_queue(Pool.RETRIEVAL), shared, _CALLS_AT_ONCE),
+        _inference_worker(parts, parts.index_queue, own, _CALLS_AT_ONCE),
+    ]
+
+
+def _taking_in(parts: Parts, pool: str, host: ModelHost | None = None) -> list[Worker]:
+    """Of documents, by the models of `host`, or of indexes that need none. On a queue of its own: no call and
+    no reply waits for a slot behind a million documents."""
+    if parts.indexes is None:
+        return []
+    taking_in = TakingIn(parts.indexes, Embedding(host))
+    return [_inference_worker(parts, take_in_queue(pool), [taking_in.take_in], _PARTS_AT_ONCE)]
 
 
 def _inference_worker(
@@ -147,13 +191,21 @@ def _store(parts: Parts) -> list[Worker]:
         activities.append(TaskActivities(parts.tasks, webhooks).tell_callback)
     if parts.jobs is not None:
         activities.append(JobSettling(parts.jobs).settle_job)
+    if parts.indexes is not None:
+        planning = IndexPlanning(parts.indexes)
+        activities += [planning.plan, planning.audit, planning.complete, planning.sweep]
     worker = Worker(
         parts.client,
         task_queue=parts.settings.task_queue(Pool.STORE),
         activities=activities,
         graceful_shutdown_timeout=timedelta(seconds=3),
     )
-    return [worker]
+    return [worker, *_taking_in(parts, parts.settings.task_queue(Pool.STORE))]
 
 
-_BUILDERS = {Pool.ACTORS: _actors, Pool.INFERENCE: _inference, Pool.STORE: _store}
+_BUILDERS = {
+    Pool.ACTORS: _actors,
+    Pool.INFERENCE: _inference,
+    Pool.STORE: _store,
+    Pool.RETRIEVAL: _retrieval,
+}

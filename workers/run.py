@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from activities.backends.machine import Machine, survey
 from activities.backends.model_host import ModelHost
+from activities.backends.retrieval.hosting import host_indexes
 from activities.backends.stores import open_stores
 from activities.blobs import Blobs
 from activities.job_reconcile import JobReadSide
@@ -33,6 +34,7 @@ from workers.actor_types import ActorTypes, load_actor_types
 from workers.payload_sweeper import PayloadSweeper
 from workers.pools import OURS, Parts, build_workers
 from workers.reconciler import Reconciler
+from workers.searching import searching
 
 REPORT_EVERY_S = 2.0
 _LOOK_EVERY_S = 0.25
@@ -83,6 +85,12 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
         host = ModelHost(settings, catalog=stores.catalog, machine=machine)
         stack.push_async_callback(host.close)
         queue_of_ours = own_queue(secrets.token_hex(8), settings.task_queue_prefix)
+        index_host = index_queue = searches = None
+        if Pool.RETRIEVAL in pools:
+            searches = await stack.enter_async_context(searching(client, stores, settings))
+            index_queue = own_queue(secrets.token_hex(8), settings.task_queue_prefix, Pool.RETRIEVAL)
+            index_host = host_indexes(settings, stores.indexes)
+            stack.push_async_callback(index_host.close)
         parts = Parts(
             client,
             stores.chats,
@@ -98,17 +106,32 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
             jobs=stores.jobs,
             worker=identity,
             own_queue=queue_of_ours,
+            indexes=stores.indexes,
+            index_host=index_host,
+            index_queue=index_queue or "",
+            searching=searches,
         )
         workers = build_workers(pools, parts)
         status = WorkerStatus(
             identity=identity,
-            pools=tuple(pool.value for pool in pools),
+            pools=tuple(pool.value for pool in pools if pool is not Pool.RETRIEVAL),
             state="ready",
             queue=queue_of_ours if serves_models else "",
             memory_bytes=host.memory_bytes,
             device=machine.device,
         )
-        chores = [_report(stores.workers, status, host)]
+        chores = [_report(stores.workers, status, host)] if status.pools else []
+        if index_host is not None:
+            # By itself, since it has a queue and memory of its own.
+            of_indexes = WorkerStatus(
+                identity=f"{identity}/indexes",
+                pools=(Pool.RETRIEVAL.value,),
+                state="ready",
+                queue=index_queue or "",
+                memory_bytes=index_host.memory_bytes,
+            )
+            chores += [_report(stores.workers, of_indexes, index_host), index_host.run()]
+            stack.push_async_callback(_sign_off, stores.workers, of_indexes.identity)
         if Pool.ACTORS in pools:
             queue = settings.task_queue(Pool.ACTORS)
             chores.append(Obituaries(client, [*OURS, *types.durable], task_queue=queue).run())

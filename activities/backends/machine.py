@@ -28,13 +28,13 @@ def survey() -> Machine:
         try:
             import torch
         except ImportError:
-            return Machine("cpu", _main_memory())
+            return Machine("cpu", main_memory())
         if torch.cuda.is_available():
             return Machine("cuda", int(torch.cuda.get_device_properties(0).total_memory))
-    return Machine("cpu", _main_memory())
+    return Machine("cpu", main_memory())
 
 
-def _main_memory() -> int:
+def main_memory() -> int:
     """The machine's, or as much of it as this container may take."""
     import psutil
 

@@ -26,7 +26,7 @@ from goatherd.contracts.inference import Chunk, Finish, ModelSpec
 from goatherd.contracts.inference import Provider as ProviderName
 from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.inference_work import Standing
-from goatherd.errors import GoatherdError, ModelNotFound, WrongTask
+from goatherd.errors import GoatherdError, ModelNotFound, Unavailable, WrongTask
 from goatherd.settings import Settings
 from goatherd.telemetry import metrics
 from goatherd.waiting import put_down
@@ -86,15 +86,17 @@ class ModelHost:
         providers: Callable[[ProviderName], Provider] = provider,
         machine: Machine | None = None,
         wait_s: float = 5.0,
+        room: Room | None = None,
     ) -> None:
-        """`wait_s`: how long a load waits for models in use to make room."""
+        """`wait_s`: how long a load waits for models in use to make room. `room`: default, what the settings
+        give models."""
         self._settings = settings
         self._catalog = catalog
         self._providers = providers
         self.machine = machine or survey()
         given = settings.model_memory_mb
         budget = given << 20 if given is not None else self.machine.for_models
-        self._room = Room(budget, wait_s=wait_s)
+        self._room = room or Room(budget, wait_s=wait_s)
         self._generating = ThreadPoolExecutor(settings.inference_slots, thread_name_prefix="inference")
         self._loading = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
         self._current: dict[str, Hosted] = {}
@@ -152,9 +154,24 @@ class ModelHost:
                 await self.look()
             except GoatherdError as error:
                 _log.warning("the registered models can't be read: %s", error.message)
+            await self.measure_again()
             if not any(hosted.users for hosted in self._current.values()):
                 await self._rest.look()
             await asyncio.sleep(FOLLOW_S)
+
+    async def measure_again(self) -> None:
+        """What grows while it is loaded, as indexes do."""
+        for hosted in list(self._current.values()):
+            if hosted.batches is None or hosted.closing is not None or hosted.spec.memory_mb is not None:
+                continue
+            if (size := hosted.loaded.memory_bytes) == hosted.bytes:
+                continue
+            try:
+                await self._room.correct(hosted, size, self._put_out)
+            except Unavailable as error:
+                # It is there already. Whoever comes next finds less room.
+                _log.warning("%s", error.message)
+            metrics.MODEL_MEMORY.labels(hosted.name).set(hosted.bytes)
 
     async def look(self) -> None:
         """Once at the catalog: what is not in it any more goes, what changed and is here is loaded anew."""

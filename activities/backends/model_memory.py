@@ -10,7 +10,6 @@ from itertools import count
 from goatherd.errors import Unavailable
 
 _MB = 1 << 20
-_SETTING = "GOATHERD_MODEL_MEMORY_MB"
 _RETRY_AFTER_S = 5.0
 
 
@@ -35,9 +34,19 @@ PutOut = Callable[[Resident], Awaitable[None]]
 class Room:
     """Memory for models. Belongs to one event loop."""
 
-    def __init__(self, budget: int, *, wait_s: float) -> None:
-        """`wait_s`: how long one waits for residents in use to be done."""
+    def __init__(
+        self,
+        budget: int,
+        *,
+        wait_s: float,
+        kind: tuple[str, str] = ("model", "models"),
+        setting: str = "GOATHERD_MODEL_MEMORY_MB",
+    ) -> None:
+        """`wait_s`: how long one waits for residents in use to be done. `kind`: what they are, one and many,
+        and `setting`: what gives them more room, as people are told."""
         self.budget = budget
+        self._one, self._many = kind
+        self._setting = setting
         self._wait_s = wait_s
         self._residents: dict[Resident, None] = {}
         self._clock = count(1)
@@ -97,7 +106,8 @@ class Room:
             except TimeoutError:
                 busy = ", ".join(repr(one.name) for one in self._others(resident) if not one.pinned)
                 raise Unavailable(
-                    f"there is no room for the model {resident.name!r} now: {busy} are in use; try again",
+                    f"there is no room for the {self._one} {resident.name!r} now: {busy} are in use; "
+                    "try again",
                     code="no-room",
                     retry_after_s=_RETRY_AFTER_S,
                 ) from None
@@ -120,10 +130,10 @@ class Room:
         return [one for one in self._residents if one is not resident and one.bytes]
 
     def _too_large(self, resident: Resident, whole: int, pinned: int) -> Unavailable:
-        kept = f", of which pinned models keep {_mb(pinned)}" if pinned else ""
+        kept = f", of which pinned {self._many} keep {_mb(pinned)}" if pinned else ""
         return Unavailable(
-            f"the model {resident.name!r} takes about {_mb(whole)}, and the models of this worker may take "
-            f"{_mb(self.budget)}{kept}: set {_SETTING} higher, or serve it on a larger machine",
+            f"the {self._one} {resident.name!r} takes about {_mb(whole)}, and the {self._many} of this worker "
+            f"may take {_mb(self.budget)}{kept}: set {self._setting} higher, or serve it on a larger machine",
             code="model-too-large",
             retry_after_s=60,
         )

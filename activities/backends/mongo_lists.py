@@ -38,7 +38,7 @@ async def by_id(
     """The page of those that `where` chooses. `kind`: of their ids."""
     if page.descending and page.before is None:
         return await _newest(collection, where, page, kind)
-    bounds, direction, turn = _between(page)
+    bounds, direction, turn = between(page)
     if bounds:
         where = {**where, "_id": bounds}
     found = await collection.find(where).sort("_id", direction).limit(page.limit).to_list()
@@ -66,7 +66,7 @@ async def _newest(
         span *= _SPAN_GROWS
 
 
-def _between(page: Page) -> tuple[Document, int, bool]:
+def between(page: Page) -> tuple[Document, int, bool]:
     """The bounds of a page on a field, the direction to read in, and whether to turn what was read."""
     first, second = ("$lt", "$gt") if page.descending else ("$gt", "$lt")
     bounds = {

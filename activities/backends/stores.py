@@ -11,6 +11,7 @@ from activities.backends.mongo_actor_state import MongoStateStore
 from activities.backends.mongo_chat import MongoChatStore
 from activities.backends.mongo_client import connect
 from activities.backends.mongo_idempotency import MongoIdempotencyStore
+from activities.backends.mongo_indexes import MongoIndexStore
 from activities.backends.mongo_jobs import MongoJobStore
 from activities.backends.mongo_journal import MongoJournal
 from activities.backends.mongo_models import MongoModelCatalog, MongoPieceFeed
@@ -36,6 +37,7 @@ class Stores:
     catalog: MongoModelCatalog
     pieces: MongoPieceFeed
     jobs: MongoJobStore
+    indexes: MongoIndexStore
 
     async def prepare(self) -> None:
         """Makes collections and indexes. Raises `Unavailable` if the store does not answer."""
@@ -49,6 +51,7 @@ class Stores:
         await self.catalog.prepare()
         await self.pieces.prepare()
         await self.jobs.prepare()
+        await self.indexes.prepare()
 
     async def close(self) -> None:
         await self.database.client.close()
@@ -71,4 +74,5 @@ def open_stores(settings: Settings, *, app: str) -> Stores:
         MongoModelCatalog(database),
         MongoPieceFeed(database),
         MongoJobStore(database),
+        MongoIndexStore(database),
     )

@@ -46,7 +46,8 @@ class Usage(Contract):
     completion_tokens: int = 0
 
 
-Provider = Literal["huggingface", "openai", "sagemaker", "tflite", "piper", "scripted"]
+Provider = Literal["huggingface", "openai", "sagemaker", "tflite", "piper", "scripted", "index"]
+"""`index` is of no model: an index is hosted and searched as models are."""
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME, max_length=200)]
@@ -92,6 +93,10 @@ _USUAL_TASKS = {
 """Of models that don't say what they are for."""
 
 
+def _of_models(schema: dict[str, Any]) -> None:
+    schema["enum"] = [name for name in schema["enum"] if name != "index"]
+
+
 class ModelWish(Contract):
     """Where a model of a public name comes from, and what it is for: what a person says of it.
 
@@ -101,7 +106,7 @@ class ModelWish(Contract):
     Provider `scripted` is the fake.
     """
 
-    provider: Provider = "huggingface"
+    provider: Provider = Field("huggingface", json_schema_extra=_of_models)
     source: str = ""
     task: Task = Field(
         Task.CONVERSATIONAL,

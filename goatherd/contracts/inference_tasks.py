@@ -16,13 +16,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     TypeAdapter,
     field_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from goatherd.contracts.model import Contract
+from goatherd.contracts.search import SearchAnswer, SearchQuery
 
 MOST_CHARS = 1_000_000
 """Of one text. What a model's window can't hold is cut or refused by the model, as its task says."""
@@ -51,6 +55,21 @@ class Task(StrEnum):
     TEXT_TO_SPEECH = "text-to-speech"
     TENSORS = "tensors"
     """Ours: a graph's own inputs and outputs, by name. For models that have no task of the others."""
+    SEARCH = "search"
+    """Ours, of no model: an index is searched by the same way as models are asked."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Those that models do: users know no other."""
+        shown = handler(schema)
+        handler.resolve_ref_schema(shown)["enum"] = [task.value for task in MODEL_TASKS]
+        return shown
+
+
+MODEL_TASKS = tuple(task for task in Task if task is not Task.SEARCH)
+"""What models do."""
 
 
 class Parameters(BaseModel):
@@ -511,6 +530,7 @@ SHAPES: dict[Task, TaskShape] = {
     Task.AUDIO_CLASSIFICATION: TaskShape(Media, ClassificationParameters, list[LabelScore], media=True),
     Task.TEXT_TO_SPEECH: TaskShape(Text, TextToSpeechParameters, Media, grouped=False),
     Task.TENSORS: TaskShape(Tensors, TensorParameters, Tensors),
+    Task.SEARCH: TaskShape(SearchQuery, NoParameters, SearchAnswer),
 }
 
 _FOLLOWS: dict[Task, tuple[Task, ...]] = {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from goatherd.contracts.inference import ModelWish, Provider, SecretRef
-from goatherd.contracts.inference_tasks import Task
+from goatherd.contracts.inference_tasks import MODEL_TASKS, Task
 from goatherd.errors import Invalid, WrongTask
 
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$", max_length=2_000)]
@@ -156,7 +156,7 @@ SomeOptions = TypeVar("SomeOptions", bound=Options)
 Typed = OpenAIOptions | SageMakerOptions | HuggingFaceOptions | PiperOptions | TFLiteOptions
 
 
-_ALL = frozenset(Task)
+_ALL = frozenset(MODEL_TASKS)
 _TALKS = frozenset({Task.CONVERSATIONAL, Task.TEXT_GENERATION})
 TASKS: Mapping[Provider, frozenset[Task]] = {
     "huggingface": _ALL - {Task.TENSORS},
@@ -174,6 +174,7 @@ TASKS: Mapping[Provider, frozenset[Task]] = {
     ),
     "piper": frozenset({Task.TEXT_TO_SPEECH}),
     "scripted": _ALL,
+    "index": frozenset(),
 }
 """What a model of each provider can be for."""
 

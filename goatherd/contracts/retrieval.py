@@ -11,9 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from goatherd.contracts.inference import ModelName
+from goatherd.contracts.inference import Limits, ModelName, ModelSpec
+from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.inference_work import Problem
 from goatherd.contracts.model import Contract, Json, Timestamp
+from goatherd.contracts.search import MOST_K as MOST_K
+from goatherd.contracts.search import Hit as Hit
+from goatherd.contracts.search import Mode as Mode
+from goatherd.contracts.search import Rank as Rank
+from goatherd.contracts.search import SearchAnswer as SearchAnswer
+from goatherd.contracts.search import SearchQuery as SearchQuery
 
 MOST_TEXT_BYTES = 1 << 20
 """Of one document's text, in UTF-8."""
@@ -23,18 +30,17 @@ MOST_CHUNKS = 4_096
 """Of one document: a chunk's id has twelve bits for it."""
 MOST_ENTRY_BYTES = 12 << 20
 """Of one document's vectors and text together, as the store keeps at most 16 MB in one piece."""
-MOST_K = 1_000
 
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME)]
 """Chosen by its owner, and one of a kind among his: small letters, digits, `.`, `_`, `-`."""
-DocId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+DOC_ID = r"^[^\x00-\x1f\x7f]+$"
+DocId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=DOC_ID)]
 """Chosen by whoever brings the document: any text in one line."""
 
 Metric = Literal["cosine", "ip", "l2"]
 Backend = Literal["faiss", "scann", "elasticsearch"]
 Lexical = Literal["auto", "tantivy", "elasticsearch", "off"]
-Mode = Literal["dense", "lexical", "hybrid"]
 
 
 class Options(Contract):
@@ -220,56 +226,7 @@ class Entry(Contract):
         return len(self.texts)
 
 
-# -- searching
-
-
-class SearchQuery(Contract):
-    """One search, of one version of an index. `vector`: little-endian float32."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", val_json_bytes="base64", ser_json_bytes="base64")
-
-    mode: Mode = "dense"
-    text: str | None = None
-    vector: bytes | None = Field(None, repr=False)
-    k: int = Field(10, ge=1, le=MOST_K)
-    filter: Json | None = None
-    per_document: bool = Field(False, description="Only the best chunk of each document.")
-    weights: dict[Literal["dense", "lexical"], float] = {}
-    candidates: int | None = Field(None, ge=1, le=10 * MOST_K, description="Of each list that hybrid joins.")
-    rank_constant: int = Field(60, ge=1, le=10_000, description="Of reciprocal rank fusion.")
-    explain: bool = False
-    highlight: bool = False
-    min_seq: int = 0
-
-
-class Rank(Contract):
-    """Where a hit stands in one of the lists that were joined, from 1, and its score there."""
-
-    rank: int
-    score: float
-
-
-class Hit(Contract):
-    """A chunk that was found. `seq` is its entry's: what was found is what that entry says, nothing newer."""
-
-    doc: str
-    chunk: int
-    seq: int
-    score: float
-    dense: Rank | None = None
-    lexical: Rank | None = None
-    highlights: list[str] = Field(
-        [], description="Pieces of the text, the words that were found between \\u0002 and \\u0003."
-    )
-
-
-class SearchAnswer(Contract):
-    """The best `k`, best first; fewer if there are no more. `seq`: what was searched has all up to this
-    entry."""
-
-    hits: list[Hit]
-    seq: int
-    exact: bool = Field(True, description="Whether no nearer vector can have been missed.")
+# -- searching, as a workflow does
 
 
 class SearchStep(Contract):
@@ -308,7 +265,7 @@ class StepFound(Contract):
 class Ingest(Contract):
     """The workflow that takes an index's documents in: it runs while there are any to do.
 
-    `rounds`: of how many parts of work this run of it knows.
+    `rounds`: of how many parts of work this run of it knows at most; 0: the usual number.
     """
 
     index: str
@@ -317,24 +274,51 @@ class Ingest(Contract):
     rounds: int = 0
 
 
-class Plan(Contract):
-    """What is to be done next. `parts`: ids of documents, each list for one activity. `version`: for
-    which."""
+class InHand(Contract):
+    """Documents that a version is taking in, or is about to."""
 
-    version: Version | None = None
+    version: int
+    docs: list[str]
+
+
+class AskPlan(Contract):
+    """What the planner is told. `in_hand`: what it must not give again. `busy`: versions that have enough to
+    do. `gather`: more is on its way; it waits a moment for that."""
+
+    index: str
+    in_hand: list[InHand] = []
+    busy: list[int] = []
+    gather: bool = False
+
+
+class VersionWork(Contract):
+    """What a version is to do next. `parts`: ids of documents, each list for one activity. `more`: there is
+    more than this."""
+
+    version: Version
     parts: list[list[str]] = []
+    more: bool = False
+
+
+class Plan(Contract):
+    """What is to be done next, by all versions of the index. `complete`: the version that is being built has
+    all that the serving one has."""
+
+    work: list[VersionWork] = []
     paused: bool = False
     gone: bool = False
-    complete: bool = Field(False, description="A version that is being built has everything.")
+    complete: bool = False
 
 
 class TakeIn(Contract):
-    """One part of it: these documents, into this version."""
+    """One part of it: these documents, into this version. `alone`: nothing else of this index is under way,
+    as one of them may be what its workers die of."""
 
     index: str
     owner: str
     version: Version
     docs: list[str]
+    alone: bool = False
 
 
 class Taken(Contract):
@@ -359,9 +343,35 @@ SEARCH_STEP = "index.search"
 """The activity of the pool `retrieval` that searches for a workflow: an agent's or a graph's step."""
 
 
+def take_in_queue(pool: str) -> str:
+    """On which the workers of a pool take documents in, besides the pool's own queue."""
+    return f"{pool}.take-in"
+
+
 def ingestion_id(index: str) -> str:
     """Of the workflow that takes this index's documents in: one at a time."""
     return f"ingest-{index}"
+
+
+SEARCHES = Limits(batch=64, queue=4_096, timeout_s=60.0)
+"""How many searches of one version of an index go together, wait, and how long they may."""
+
+
+def hosted_name(index: str, version: int) -> str:
+    """Under which a worker has a version of an index."""
+    return f"{index}.v{version}"
+
+
+def hosted_spec(index: str, version: int) -> ModelSpec:
+    """A version of an index as what workers host: it is searched as models are asked."""
+    return ModelSpec(
+        provider="index", source=index, task=Task.SEARCH, limits=SEARCHES, options={"version": version}
+    )
+
+
+def version_number(spec: ModelSpec) -> int:
+    """Of what `hosted_spec` made."""
+    return int(spec.options["version"])
 
 
 def chunk_key(seq: int, chunk: int) -> int:

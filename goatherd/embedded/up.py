@@ -60,7 +60,7 @@ class Stack:
         if base.metrics_port:
             inference = base.model_copy(update={"metrics_port": _inference_metrics(base.metrics_port)})
         self._workers += [
-            _ours("workers", base, "worker", "--pool", "actors", "--pool", "store"),
+            _ours("workers", base, "worker", *_pools("actors", "store", "retrieval")),
             _ours("inference", inference, "worker", "--pool", "inference"),
         ]
         self._api += [_ours("api", base, "api")]
@@ -201,6 +201,10 @@ async def _run(stack: Stack, lock: FolderLock, screen: Screen) -> None:
 
 def _ours(name: str, settings: Settings, *arguments: str) -> Child:
     return Child(name, [*_goatherd(), *arguments], env=environment(settings))
+
+
+def _pools(*names: str) -> list[str]:
+    return [word for name in names for word in ("--pool", name)]
 
 
 def _goatherd() -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from goatherd.settings import Settings
 
 # They tell each request or command, some with its body: nobody who asks for `debug` of Goatherd wants that.
-_NOISY = ("httpx", "httpcore", "pymongo", "urllib3", "asyncio", "sse_starlette")
+_NOISY = ("httpx", "httpcore", "pymongo", "urllib3", "asyncio", "sse_starlette", "elastic_transport")
 
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",

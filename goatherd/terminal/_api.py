@@ -28,12 +28,15 @@ View = TypeVar("View", bound=BaseModel)
 
 
 class Refused(Exception):
-    """The API said no. The text is one line for people."""
+    """The API said no. The text is one line for people; `faults` are the parts of it, if it has some."""
 
-    def __init__(self, text: str, *, status: int, code: str | None = None) -> None:
+    def __init__(
+        self, text: str, *, status: int, code: str | None = None, faults: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
+        self.faults = faults
 
     @property
     def passing(self) -> bool:
@@ -209,13 +212,18 @@ class Api:
         path: str,
         *,
         json: object = None,
+        lines: bytes | None = None,
         params: dict[str, Any] | None = None,
         once: bool | str = False,
     ) -> httpx.Response:
-        """`once`: with an Idempotency-Key, of this call's own or the one given. While that is in use,
-        perhaps by this very call before the line broke, it is asked again for `IN_USE_S`, whatever the
-        patience: what was done under it is known to nobody else."""
+        """`lines`: a body of JSON lines, in place of one of JSON.
+
+        `once`: with an Idempotency-Key, of this call's own or the one given. While that is in use, perhaps by
+        this very call before the line broke, it is asked again for `IN_USE_S`, whatever the patience: what
+        was done under it is known to nobody else."""
         headers = {"accept": "application/json"}
+        if lines is not None:
+            headers["content-type"] = "application/x-ndjson"
         if once:
             headers["idempotency-key"] = once if isinstance(once, str) else secrets.token_hex(16)
         started = asyncio.get_running_loop().time()
@@ -226,7 +234,9 @@ class Api:
             wait = delay
             busy = False
             try:
-                response = await self._http.request(method, path, json=json, params=params, headers=headers)
+                response = await self._http.request(
+                    method, path, json=json, content=lines, params=params, headers=headers
+                )
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(str(error)) from error
             except httpx.TransportError as error:
@@ -308,9 +318,11 @@ def _refusal(response: httpx.Response) -> Refused:
         problem = {}
     text = problem.get("detail") or problem.get("title") or f"HTTP {response.status_code} for {response.url}"
     faults = problem.get("errors")
+    details: list[str] = []
     if isinstance(faults, list):
         details = [
             str(fault["detail"]) for fault in faults if isinstance(fault, dict) and fault.get("detail")
         ]
         text = " ".join([str(text), *(detail for detail in details if detail not in str(text))])
-    return Refused(" ".join(str(text).split()), status=response.status_code, code=problem.get("code"))
+    told = " ".join(str(text).split())
+    return Refused(told, status=response.status_code, code=problem.get("code"), faults=tuple(details))

@@ -158,6 +158,20 @@ async def test_an_attempt_that_was_given_up_changes_nothing(jobs: JobStore) -> N
     assert (await read(jobs, id)).status == "queued"
 
 
+async def test_what_a_job_waits_for_is_kept_until_it_goes_on(jobs: JobStore) -> None:
+    id = await begun(jobs)
+    away = Problem(code="unavailable", message="not now", retry_after_s=2.0)
+    await jobs.put_error(id, 2, away)
+    assert (await read(jobs, id)).error is None
+    await jobs.put_error(id, 1, away)
+    assert (await read(jobs, id)).error == away
+    await jobs.put_outcomes(done(id, 0, "A", "B"))
+    assert (await read(jobs, id)).error is None
+    await jobs.settle(SettleJob(job=id, attempt=1, status="completed"))
+    await jobs.put_error(id, 1, away)
+    assert (await read(jobs, id)).error is None
+
+
 async def test_an_owners_jobs_are_listed_by_page_and_filter(jobs: JobStore) -> None:
     mine = sorted([await begun(jobs) for _ in range(5)])
     await begun(jobs, owner="bob")

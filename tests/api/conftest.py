@@ -10,11 +10,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from activities.backends.memory_indexes import MemoryIndexStore
 from activities.backends.memory_jobs import MemoryJobStore
 from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
 from activities.ports import WorkerStatus
 from api.app import create_app
+from api.index_parts import MakeSearching, by_index_workers
 from api.model_parts import MakeInference, ModelStores, by_workers
 from goatherd.contracts.inference import ModelSpec
 from goatherd.settings import Settings
@@ -59,7 +61,12 @@ def ready_worker(**changes: Any) -> WorkerStatus:
 
 
 def build(
-    settings: Settings, actors: LocalActors | None = None, make_inference: MakeInference = by_workers
+    settings: Settings,
+    actors: LocalActors | None = None,
+    make_inference: MakeInference = by_workers,
+    *,
+    indexes: MemoryIndexStore | None = None,
+    make_searching: MakeSearching = by_index_workers,
 ) -> tuple[FastAPI, FakeService, FakeStore, FakeKeys, FakeWorkers, FakeTemporal]:
     given = actors or LocalActors(MemoryTaskStore())
     store, keys, workers, temporal = FakeStore(), FakeKeys(), FakeWorkers(ready_worker()), FakeTemporal()
@@ -72,9 +79,11 @@ def build(
         workers=workers,
         task_store=given.store,
         model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
+        index_store=indexes or MemoryIndexStore(),
         make_actors=lambda *_: given,
         make_service=lambda *_: cast(Any, service),
         make_inference=make_inference,
+        make_searching=make_searching,
     )
     return app, service, store, keys, workers, temporal
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from goatherd.contracts.inference import Finish, ModelSpec, Provider, Token, Usage
-from goatherd.contracts.inference_tasks import SHAPES, Media, Task, tasks_of
+from goatherd.contracts.inference_tasks import MODEL_TASKS, SHAPES, Media, Task, tasks_of
 from goatherd.contracts.inference_work import ModelEntry, Outcome, Piece, Problem, TextUsage, WorkItem
 from goatherd.contracts.model import Json
 from goatherd.errors import ModelNotFound, WrongTask
@@ -88,7 +88,8 @@ class FakeInference:
 
     def entries(self) -> list[ModelEntry]:
         own = [
-            ModelEntry(name=task.value, spec=ModelSpec(provider=self.provider, task=task)) for task in Task
+            ModelEntry(name=task.value, spec=ModelSpec(provider=self.provider, task=task))
+            for task in MODEL_TASKS
         ]
         return [*own, *self.named.values()]
 

@@ -308,11 +308,20 @@ class FakeWorkers:
 
 
 class FakeTemporal:
-    """As much of a Temporal client as the readiness check asks for."""
+    """As much of a Temporal client as the readiness check and the word to ingestions ask for."""
 
     def __init__(self) -> None:
         self.healthy = True
         self.service_client = self
+        self.namespace = "default"
+        self.started: list[tuple[str, str | None, Any]] = []
+        """Workflows by their ids, with the signal and the argument that each was started with."""
+        self.fault: Exception | None = None
+
+    async def start_workflow(self, _: str, arg: Any, *, id: str, **given: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.started.append((id, given.get("start_signal"), arg))
 
     async def check_health(self, **_: object) -> bool:
         return self.healthy

@@ -13,6 +13,7 @@ import orjson
 import uvicorn
 
 from activities.backends.memory import MemoryChatStore, MemoryIdempotencyStore, MemoryWorkerRegistry
+from activities.backends.memory_indexes import MemoryIndexStore
 from activities.backends.memory_jobs import MemoryJobStore
 from activities.backends.memory_models import MemoryModelCatalog, MemoryPieceFeed
 from activities.backends.memory_tasks import MemoryTaskStore
@@ -352,6 +353,7 @@ class House:
             workers=MemoryWorkerRegistry(),
             task_store=MemoryTaskStore(),
             model_stores=ModelStores(MemoryModelCatalog(), MemoryPieceFeed(), MemoryJobStore()),
+            index_store=MemoryIndexStore(),
             make_service=lambda *_: cast(Any, self.service),
         )
         self.socket = socket.create_server(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from goatherd.contracts.inference_tasks import Media, Task
+from goatherd.contracts.inference_tasks import MODEL_TASKS, Media, Task
 from goatherd.contracts.inference_work import Problem
 from goatherd.errors import Conflict, DeadlineExceeded, TooManyRequests, Unavailable
 from tests.api.fake_inference import png, wav
@@ -153,7 +153,7 @@ async def test_a_synchronous_client(house: InferenceHouse) -> None:
 
     whole, streamed, names = await asyncio.to_thread(use)
     assert whole == streamed == "Goats eat grass."
-    assert names == sorted(task.value for task in Task)
+    assert names == sorted(task.value for task in MODEL_TASKS)
 
 
 async def test_a_client_at_a_models_address(house: InferenceHouse) -> None:

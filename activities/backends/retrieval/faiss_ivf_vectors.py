@@ -1,0 +1,123 @@
+"""FAISS's inverted lists: a vector is in the list of the nearest of some trained centres, and a search looks
+at a few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activities.backends.retrieval.faiss_part_vectors import (
+    INDEX_FILE,
+    FaissPart,
+    IndexFile,
+    faiss,
+    metric_of,
+    moved,
+)
+from activities.backends.retrieval.vector_math import Measure, among
+from activities.retrieval_ports import Keys, Vectors
+from goatherd.contracts.retrieval import FaissOptions
+
+_LEAST = 39
+"""Vectors a centre that FAISS wants to train with."""
+_MOST = 50
+_SMALLEST = 10_000
+"""Of the default: fewer are compared with one by one as fast."""
+
+
+def enough(options: FaissOptions) -> int:
+    """From so many vectors on there are lists."""
+    return _SMALLEST if options.nlist is None else _LEAST * options.nlist
+
+
+class IvfPart(FaissPart):
+    """Keys are found in the lists by a table of FAISS's, so that one can be removed without a search."""
+
+    kind = "ivf"
+
+    def __init__(
+        self,
+        measure: Measure,
+        index: Any,
+        keys: Keys,
+        longest: float,
+        mapped: bool,
+        options: FaissOptions,
+    ) -> None:
+        super().__init__(measure, index, keys, longest, mapped)
+        self._options = options
+
+    @classmethod
+    def trained(cls, measure: Measure, options: FaissOptions, sources: Sequence[FaissPart]) -> IvfPart:
+        """With lists for what the sources have, and all of that in them."""
+        size = sum(source.size for source in sources)
+        nlist = options.nlist or max(1, min(int(4 * size**0.5), size // _LEAST))
+        flat = faiss.IndexFlat(measure.dimensions, metric_of(measure))
+        index = faiss.IndexIVFFlat(flat, measure.dimensions, nlist, metric_of(measure))
+        index.cp.spherical = measure.metric != "l2"
+        index.cp.max_points_per_centroid = _MOST
+        index.train(_sample(sources, nlist * _MOST))
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        made = cls(measure, index, np.empty(0, np.int64), 0.0, False, options)
+        for source in sources:
+            moved(source, made)
+        return made
+
+    @classmethod
+    def open(
+        cls, measure: Measure, options: FaissOptions, folder: Path, longest: float, mapped: bool
+    ) -> IvfPart:
+        index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP if mapped else 0)
+        made = cls._of(measure, options, index, longest, mapped)
+        made._file = IndexFile(folder) if mapped else None
+        return made
+
+    _file: IndexFile | None = None
+
+    @classmethod
+    def _of(
+        cls, measure: Measure, options: FaissOptions, index: Any, longest: float, mapped: bool
+    ) -> IvfPart:
+        lists = index.invlists
+        keys = [
+            faiss.rev_swig_ptr(lists.get_ids(at), lists.list_size(at)).copy()
+            for at in range(index.nlist)
+            if lists.list_size(at)
+        ]
+        every = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+        return cls(measure, index, every, longest, mapped, options)
+
+    def owned(self) -> IvfPart:
+        """What is mapped, in memory, without what was removed since."""
+        assert self._file is not None
+        made = self._of(self.measure, self._options, self._file.read(), self.longest, False)
+        made.remove(made.keys[~among(made.keys, self.keys)])
+        return made
+
+    def _remove(self, keys: Keys) -> None:
+        self.index.remove_ids(faiss.IDSelectorArray(len(keys), faiss.swig_ptr(keys)))
+
+    def candidates(
+        self, queries: Vectors, n: int, effort: int, allowed: Keys | None
+    ) -> tuple[Keys, Vectors | None]:
+        nlist = int(self.index.nlist)
+        nprobe = self._options.nprobe or max(16, nlist // 12)
+        if allowed is not None:
+            # Those that are nearest of a few lie in more distant lists.
+            nprobe = nprobe * self.size // len(allowed)
+        parameters = faiss.SearchParametersIVF(
+            sel=None if allowed is None else faiss.IDSelectorBatch(allowed),
+            nprobe=min(nlist, nprobe << 2 * effort),
+        )
+        _, keys = self.index.search(queries, n, params=parameters)
+        return keys, None
+
+
+def _sample(sources: Sequence[FaissPart], most: int) -> Vectors:
+    """Evenly of all: those that came together are often alike."""
+    size = sum(source.size for source in sources)
+    step = max(1, size // most)
+    return np.concatenate([source.take(source.keys[::step].copy()) for source in sources if source.size])

@@ -1,0 +1,116 @@
+"""What all of FAISS's indexes have in common here: vectors by keys, of which some may be gone.
+
+FAISS computes without the GIL, in as many threads as OpenMP gives the calling thread: OMP_NUM_THREADS, or
+what `faiss.omp_set_num_threads` said in that thread; by default all cores. A worker beside others sets it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import faiss as library
+import numpy as np
+
+from activities.backends.retrieval.vector_math import Measure, among
+from activities.retrieval_ports import Keys, Vectors
+
+faiss: Any = library
+"""Its stubs know only a part of it."""
+
+faiss.cvar.distance_compute_blas_threshold = 1_536
+"""Of this process: from so many numbers in a batch of queries on, FAISS multiplies matrices. Its own 128,000
+has 32 queries of 384 dimensions take five times as long; a query alone is faster without."""
+
+NO_KEY = -1
+BLOCK = 4_096
+INDEX_FILE = "index.faiss"
+
+
+def metric_of(measure: Measure) -> int:
+    return int(faiss.METRIC_L2 if measure.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+
+
+class FaissPart:
+    """One FAISS index. It knows its keys sorted; a mapped one is never written to: FAISS would end the
+    process. What is removed from it is only left out."""
+
+    exact = False
+    kind = ""
+    key_bytes = 56
+    """Of each vector: here, in FAISS's list of keys, and in its table of their places."""
+
+    def __init__(self, measure: Measure, index: Any, keys: Keys, longest: float, mapped: bool) -> None:
+        self.measure = measure
+        self.index = index
+        self.keys = keys
+        self.longest = longest
+        self.mapped = mapped
+
+    @property
+    def size(self) -> int:
+        return len(self.keys)
+
+    @property
+    def held(self) -> int:
+        """Vectors in the index, with those that are only left out."""
+        return int(self.index.ntotal)
+
+    @property
+    def memory_bytes(self) -> int:
+        vectors = 0 if self.mapped else self.held * self.measure.dimensions * 4
+        return vectors + self.held * self.key_bytes
+
+    def take(self, keys: Keys) -> Vectors:
+        rows = np.empty((len(keys), self.measure.dimensions), np.float32)
+        if len(keys):
+            self.index.reconstruct_batch(keys, rows)
+        return rows
+
+    def add(self, keys: Keys, rows: Vectors, longest: float) -> None:
+        """Keys, sorted, that are not there."""
+        self.index.add_with_ids(rows, keys)
+        self.keys = (
+            keys if not len(self.keys) else np.insert(self.keys, np.searchsorted(self.keys, keys), keys)
+        )
+        self.longest = max(self.longest, longest)
+
+    def remove(self, keys: Keys) -> None:
+        """Keys, sorted, that are there."""
+        if not len(keys):
+            return
+        self.keys = self.keys[~among(self.keys, keys)]
+        if not self.mapped:
+            self._remove(keys)
+
+    def _remove(self, keys: Keys) -> None:
+        raise NotImplementedError
+
+    def candidates(
+        self, queries: Vectors, n: int, effort: int, allowed: Keys | None
+    ) -> tuple[Keys, Vectors | None]:
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> None:
+        faiss.write_index(self.index, str(folder / INDEX_FILE))
+
+
+def moved(source: FaissPart, target: FaissPart) -> None:
+    """Adds all that the source has, by blocks."""
+    for start in range(0, source.size, BLOCK):
+        keys = source.keys[start : start + BLOCK]
+        target.add(keys, source.take(keys), source.longest)
+
+
+class IndexFile:
+    """A file of FAISS's that is mapped, to be read again as a whole: also if it was moved or unlinked."""
+
+    def __init__(self, folder: Path) -> None:
+        with open(folder / INDEX_FILE, "rb") as file:
+            self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def read(self) -> Any:
+        """The index, in memory."""
+        self._content.seek(0)
+        return faiss.read_index(faiss.PyCallbackIOReader(self._content.read))

@@ -1,0 +1,228 @@
+"""Indexes hosted as models are (`model_host.py`): loaded when they are searched, within a memory budget, put
+out for others. The "model" is one version of an index, and its only task is `search`.
+
+A search sees all that the store had when its batch began: the engine catches up first. Between searches it
+follows by itself, so that there is little to catch up with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from threading import Event
+from typing import Any, TypeVar
+
+from activities.backends.machine import Machine, main_memory
+from activities.backends.model_host import ModelHost
+from activities.backends.model_memory import Room
+from activities.backends.retrieval.engines import OpenEngine, opener
+from activities.inference_ports import Item, LoadContext, Made, Result, Runner
+from activities.ports import ChatModel
+from activities.retrieval_ports import Engine, IndexStore
+from goatherd.contracts.inference import ModelSpec
+from goatherd.contracts.inference_tasks import Task
+from goatherd.contracts.retrieval import Index, Version, version_number
+from goatherd.errors import GoatherdError, NotFound, Unavailable, WrongTask
+from goatherd.settings import Settings
+from goatherd.waiting import put_down
+
+FOLLOW_S = 1.0
+SAVE_AFTER = 20_000
+"""Entries: then what was taken in since the last snapshot is saved, at rest or not."""
+SAVE_AT_REST_S = 15.0
+"""What was taken in is saved when nothing has come for so long."""
+_ROOM = 1.2
+"""What an index takes, of the bytes of its vectors; guessed before it is loaded."""
+
+_log = logging.getLogger(__name__)
+
+_SHARE = 0.2
+"""Of the machine's memory, if nobody says otherwise: models and servers live there, too."""
+
+T = TypeVar("T")
+
+
+def host_indexes(settings: Settings, store: IndexStore) -> ModelHost:
+    """A host of indexes in this process. To be made in the loop in which it is used."""
+    given = settings.index_memory_mb
+    room = Room(
+        given << 20 if given is not None else int(main_memory() * _SHARE),
+        wait_s=5.0,
+        kind=("index", "indexes"),
+        setting="GOATHERD_INDEX_MEMORY_MB",
+    )
+    provider = IndexProvider(store, opener(settings), asyncio.get_running_loop())
+    alone = settings.model_copy(update={"models": {}})
+    return ModelHost(alone, providers=lambda _: provider, machine=Machine("cpu", room.budget), room=room)
+
+
+class IndexProvider:
+    """`Provider` of indexes. Its blocking methods are called in threads, and wait for `loop`, where store and
+    engines live."""
+
+    def __init__(self, store: IndexStore, open_engine: OpenEngine, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._open_engine = open_engine
+        self._loop = loop
+
+    def check(self, name: str, spec: ModelSpec) -> None:
+        """Whoever makes such a spec is one of us."""
+
+    def prepare(self, name: str, spec: ModelSpec, context: LoadContext) -> None:
+        """There is nothing to prepare."""
+
+    def estimate(self, name: str, spec: ModelSpec, context: LoadContext) -> int:
+        return self._wait(self._estimate(spec))
+
+    def load(self, name: str, spec: ModelSpec, context: LoadContext) -> HostedIndex:
+        return self._wait(self._load(spec, context))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _estimate(self, spec: ModelSpec) -> int:
+        index, version = await self._find(spec)
+        if version.spec.backend == "elasticsearch":
+            return 0
+        counts = await self._store.counts(index.id)
+        return int(_ROOM * 4 * counts.chunks * version.spec.dimensions)
+
+    async def _find(self, spec: ModelSpec) -> tuple[Index, Version]:
+        index = await self._store.index(spec.source)
+        number = version_number(spec)
+        version = None if index is None else next((v for v in index.versions if v.number == number), None)
+        if index is None or version is None:
+            raise NotFound("The index, or this version of it, is no more.")
+        return index, version
+
+    async def _load(self, spec: ModelSpec, context: LoadContext) -> HostedIndex:
+        index, version = await self._find(spec)
+        context.progress("opening the last snapshot")
+        engine = await self._open_engine(index, version)
+        hosted = HostedIndex(index.id, version, self._store, engine)
+        try:
+            await hosted.catch_up(lambda left: context.progress(f"{left:,} entries to read"))
+        except BaseException:
+            await engine.close()
+            raise
+        hosted.follow()
+        return hosted
+
+
+class HostedIndex:
+    """`LoadedModel`: one version of an index in this process. Belongs to one event loop."""
+
+    tasks: Sequence[Task] = (Task.SEARCH,)
+    chat: ChatModel | None = None
+
+    def __init__(self, index: str, version: Version, store: IndexStore, engine: Engine) -> None:
+        self._index = index
+        self._version = version
+        self._store = store
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._unsaved = 0
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._engine.memory_bytes
+
+    def runner(self, task: Task) -> Runner:
+        """Raises `WrongTask`."""
+        if task is not Task.SEARCH:
+            raise WrongTask(f"an index is searched, not asked for {task}")
+        return _Searcher(self, self._loop)
+
+    def follow(self) -> None:
+        """Takes in what comes, until it is closed."""
+        self._following = asyncio.create_task(self._follow(), name=f"follow {self._index}")
+
+    async def close(self) -> None:
+        if self._following is not None:
+            await put_down(self._following)
+        async with self._turn:
+            try:
+                if self._unsaved:
+                    await self._engine.save()
+            except GoatherdError as error:
+                _log.warning("an index was not saved: %s", error.message)
+            finally:
+                await self._engine.close()
+
+    async def search(self, items: Sequence[Item]) -> list[Result]:
+        await self.catch_up()
+        answers = await self._engine.search([item.inputs for item in items])
+        return [one if isinstance(one, GoatherdError) else Made(one) for one in answers]
+
+    async def catch_up(self, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Until it has all that the store has now.
+
+        Raises:
+            NotFound: the index is no more.
+            Unavailable: the store, or the engine, is away.
+        """
+        seq = await self._store.seq(self._index)
+        if seq is None:
+            raise NotFound("The index is no more.")
+        if self._engine.applied >= seq:
+            return
+        # One after the other: who waited may find that there is nothing left to do.
+        async with self._turn:
+            if self._engine.applied >= seq:
+                return
+            number = self._version.number
+            async for entries in self._store.entries(
+                self._index, number, after=self._engine.applied, upto=seq
+            ):
+                await self._engine.apply(entries, entries[-1].seq)
+                self._unsaved += len(entries)
+                progress(seq - self._engine.applied)
+                if self._unsaved >= SAVE_AFTER:
+                    await self._save()
+            await self._engine.apply([], seq)
+
+    async def _follow(self) -> None:
+        rest_since, applied = self._loop.time(), self._engine.applied
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            with suppress(Unavailable):
+                try:
+                    await self.catch_up()
+                except NotFound:
+                    return
+                except Unavailable:
+                    raise
+                except Exception as error:
+                    # A search meets it again, and tells its caller.
+                    _log.error("the index %s can't follow its store", self._index, exc_info=error)
+            if self._engine.applied != applied:
+                rest_since, applied = self._loop.time(), self._engine.applied
+            elif self._unsaved and self._loop.time() - rest_since >= SAVE_AT_REST_S:
+                async with self._turn:
+                    await self._save()
+
+    async def _save(self) -> None:
+        try:
+            await self._engine.save()
+        except (GoatherdError, OSError) as error:
+            # What is not saved is read from the store again by whoever comes next.
+            _log.warning("the index %s can't be saved: %s", self._index, error)
+        self._unsaved = 0
+
+
+class _Searcher:
+    """`BlockingRunner`: batches are formed for it, one at a time, of all searches that wait."""
+
+    def __init__(self, index: HostedIndex, loop: asyncio.AbstractEventLoop) -> None:
+        self._index = index
+        self._loop = loop
+
+    def weigh(self, item: Item) -> int:
+        return 1
+
+    def run(self, items: Sequence[Item], cancelled: Event) -> list[Result]:
+        return asyncio.run_coroutine_threadsafe(self._index.search(items), self._loop).result()

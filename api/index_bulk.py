@@ -1,0 +1,172 @@
+"""Many documents in one request, a line of JSON for each: read as they come, and kept in parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from api.body import check_coding, parse_body
+from api.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
+from api.index_documents import (
+    MOST_BYTES_TOGETHER,
+    MOST_TOGETHER,
+    DocumentService,
+    check_document,
+    document_in,
+    size_of,
+)
+from api.index_schemas import BadLine, NewDocument
+from goatherd.contracts.retrieval import DocumentIn, Index
+from goatherd.errors import Invalid, Unavailable
+
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+MOST_LINE_BYTES = 8 << 20
+MOST_WHOLE_BYTES = 16 << 20
+"""Of a body that is not read line by line."""
+_MOST_TOLD = 100
+
+
+@dataclass(slots=True)
+class Bulk:
+    """What became of the lines so far. `rev`: the greatest of what was kept."""
+
+    received: int = 0
+    kept: int = 0
+    rev: int = 0
+    refused: int = 0
+    errors: list[BadLine] = field(default_factory=list)
+
+    def refuse(self, line: int, detail: str, *, id: str | None = None, pointer: str | None = None) -> None:
+        self.refused += 1
+        if len(self.errors) < _MOST_TOLD:
+            self.errors.append(BadLine(line=line, id=id, pointer=pointer, detail=detail))
+
+    def check(self) -> None:
+        """Raises `InvalidInput` if there were lines, and none of them could be kept."""
+        if self.refused and not self.kept:
+            raise InvalidInput(
+                [
+                    {"pointer": bad.pointer or "", "detail": f"Line {bad.line}: {bad.detail}"}
+                    for bad in self.errors[:20]
+                ]
+            )
+
+
+def in_lines(request: Request) -> bool:
+    """Whether the body is lines of JSON; else it is to be one JSON. Raises `UnsupportedMediaType`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    check_coding(request.headers.get("content-encoding"))
+    if kind in LINES:
+        return True
+    if kind == "application/json":
+        return False
+    raise UnsupportedMediaType(
+        "Send JSON with 'Content-Type: application/json', or a line of JSON for each document with "
+        f"'Content-Type: {LINES[0]}'; the header says {kind or 'nothing'!r}."
+    )
+
+
+async def whole_body(request: Request) -> bytes:
+    """Raises `BodyTooLarge` for what is better sent in lines."""
+    body, chunks = bytearray(), request.stream()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > MOST_WHOLE_BYTES:
+            await drained(chunks)
+            raise BodyTooLarge(
+                f"More than {MOST_WHOLE_BYTES >> 20} MB are taken in lines ('Content-Type: {LINES[0]}'), "
+                "without Idempotency-Key; or send them in several requests."
+            )
+    return bytes(body)
+
+
+async def drained(chunks: AsyncIterator[bytes]) -> None:
+    """Reads the rest and drops it: a client that is still sending reads no answer."""
+    async for _ in chunks:
+        pass
+
+
+async def keep_lines(service: DocumentService, index: Index, chunks: AsyncIterator[bytes]) -> Bulk:
+    """Keeps what the lines say, and notes which of them say nothing that can be kept: these hinder no others.
+
+    Raises `Unavailable` when the store is away in between; it says what was kept.
+    """
+    bulk = Bulk()
+    waiting: list[DocumentIn] = []
+    first = room = 0
+
+    async def flush() -> None:
+        nonlocal waiting, room
+        try:
+            kept = await service.keep(index, waiting)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error.message} What stands before line {first} is kept: send the rest again, or all.",
+                code=error.code,
+                retry_after_s=error.retry_after_s,
+            ) from error
+        bulk.kept += len(waiting)
+        bulk.rev = max(bulk.rev, *(document.rev for document in kept))
+        waiting, room = [], 0
+
+    async for number, line in _lines(chunks):
+        bulk.received += 1
+        if line is None:
+            bulk.refuse(number, f"The line has more than {MOST_LINE_BYTES >> 20} MB.")
+            continue
+        document = _read(bulk, index, number, line)
+        if document is None:
+            continue
+        size = size_of(document)
+        if waiting and (size > room or len(waiting) == MOST_TOGETHER):
+            await flush()
+        if not waiting:
+            first, room = number, MOST_BYTES_TOGETHER
+        waiting.append(document)
+        room -= size
+    if waiting:
+        await flush()
+    return bulk
+
+
+def _read(bulk: Bulk, index: Index, number: int, line: bytes) -> DocumentIn | None:
+    id = None
+    try:
+        document = parse_body(line, NewDocument)
+        id = document.id
+        check_document(index, document)
+    except InvalidInput as error:
+        wrong = error.errors[0]
+        bulk.refuse(number, wrong["detail"], id=id, pointer=wrong.get("pointer"))
+        return None
+    except Invalid as error:
+        detail = error.message.replace("The body", "The line")
+        bulk.refuse(number, detail, id=id, pointer=error.pointer)
+        return None
+    return document_in(document.id, document)
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes | None]]:
+    """Lines that are not blank, by number; None for one that is too long to be held."""
+    rest, number, too_long = bytearray(), 0, False
+    async for chunk in chunks:
+        *ended, last = chunk.split(b"\n")
+        for part in ended:
+            number += 1
+            line = bytes(rest) + part
+            if too_long or len(line) > MOST_LINE_BYTES:
+                yield number, None
+            elif line.strip():
+                yield number, line
+            rest.clear()
+            too_long = False
+        rest += last
+        if len(rest) > MOST_LINE_BYTES:
+            rest.clear()
+            too_long = True
+    if too_long:
+        yield number + 1, None
+    elif rest.strip():
+        yield number + 1, bytes(rest)

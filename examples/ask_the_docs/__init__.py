@@ -1,0 +1,1 @@
+"""Questions about this repository's documentation, answered by a model with citations."""
