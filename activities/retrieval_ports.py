@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from activities.ports import Page
 from goatherd.contracts.filters import Filter
@@ -29,8 +26,15 @@ from goatherd.contracts.retrieval import (
 )
 from goatherd.errors import GoatherdError
 
-Keys = NDArray[np.int64]
-Vectors = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Keys = NDArray[np.int64]
+    Vectors = NDArray[np.float32]
+else:
+    # Whoever only keeps indexes needs no numpy.
+    Keys = Vectors = Any
 
 MOST_PUT_DOCUMENTS = 1_000
 MOST_PUT_BYTES = 8 << 20
@@ -71,6 +75,10 @@ class IndexStore(Protocol):
     async def sweep(self, id: str, most: int = 1_000) -> bool:
         """Removes some of what a dropped index, or versions that are no more, have left. True if there is
         more."""
+
+    async def unfinished(self) -> list[tuple[str, str]]:
+        """Ids and owners of indexes that ingestion has something to do for: documents, a version that is
+        being built, something to sweep. Not of paused ones. Of a dropped one the owner is empty."""
 
     # -- documents
 
@@ -250,6 +258,10 @@ class EntryTable(Protocol):
 
 class Engine(Protocol):
     """One version of an index, as a worker searches it: the same answers whatever is behind it."""
+
+    shared: bool = False
+    """Whether other workers write the same: one of them may be late with a document that is deleted by now,
+    so `deleted` entries are to be taken in from the first on."""
 
     @property
     def applied(self) -> int:

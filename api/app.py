@@ -142,6 +142,8 @@ def create_app(
     for router in (
         messages.router,
         messages.queries,
+        # Early: routes are tried in turn, and searches come often.
+        index_search.router,
         chat.router,
         chat.queries,
         chat_streams.router,
@@ -156,7 +158,6 @@ def create_app(
         jobs.router,
         indexes.router,
         indexes.queries,
-        index_search.router,
         index_documents.router,
         index_documents.queries,
         # Take whatever is below a list of documents: what the others take comes before.

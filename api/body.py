@@ -31,7 +31,7 @@ async def read_body(request: Request, model: type[Body]) -> tuple[Body, bytes]:
     if not raw:
         raw = b"{}"
     else:
-        _check_type(request.headers.get("content-type"))
+        check_type(request.headers.get("content-type"))
         check_coding(request.headers.get("content-encoding"))
     return parse_body(raw, model), raw
 
@@ -50,7 +50,8 @@ def parse_body(raw: bytes, model: type[Body]) -> Body:
         raise invalid_fields(errors) from None
 
 
-def _check_type(content_type: str | None) -> None:
+def check_type(content_type: str | None) -> None:
+    """Raises `UnsupportedMediaType` unless it is JSON in UTF-8."""
     if content_type == "application/json":
         return
     media_type, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]

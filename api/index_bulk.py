@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import orjson
 from starlette.requests import Request
 
-from api.body import check_coding, parse_body
+from api.body import check_coding, check_type, parse_body
 from api.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from api.index_documents import (
     MOST_BYTES_TOGETHER,
@@ -17,7 +18,7 @@ from api.index_documents import (
     document_in,
     size_of,
 )
-from api.index_schemas import BadLine, NewDocument
+from api.index_schemas import MOST_ID, BadLine, NewDocument
 from goatherd.contracts.retrieval import DocumentIn, Index
 from goatherd.errors import Invalid, Unavailable
 
@@ -61,6 +62,7 @@ def in_lines(request: Request) -> bool:
     if kind in LINES:
         return True
     if kind == "application/json":
+        check_type(request.headers.get("content-type"))
         return False
     raise UnsupportedMediaType(
         "Send JSON with 'Content-Type: application/json', or a line of JSON for each document with "
@@ -139,13 +141,23 @@ def _read(bulk: Bulk, index: Index, number: int, line: bytes) -> DocumentIn | No
         check_document(index, document)
     except InvalidInput as error:
         wrong = error.errors[0]
-        bulk.refuse(number, wrong["detail"], id=id, pointer=wrong.get("pointer"))
+        bulk.refuse(number, wrong["detail"], id=_id_of(line), pointer=wrong.get("pointer"))
         return None
     except Invalid as error:
         detail = error.message.replace("The body", "The line")
         bulk.refuse(number, detail, id=id, pointer=error.pointer)
         return None
     return document_in(document.id, document)
+
+
+def _id_of(line: bytes) -> str | None:
+    """The id that a line has that is JSON, but no document."""
+    try:
+        given = orjson.loads(line)
+    except ValueError:
+        return None
+    id = given.get("id") if isinstance(given, dict) else None
+    return id[:MOST_ID] if isinstance(id, str) else None
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes | None]]:

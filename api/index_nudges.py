@@ -40,21 +40,33 @@ def by_signal(client: Client, settings: Settings) -> Tell:
 
     async def tell(index: Index) -> None:
         try:
-            await client.start_workflow(
-                INGEST_WORKFLOW,
-                Ingest(index=index.id, owner=index.owner, task_queue_prefix=settings.task_queue_prefix),
-                id=ingestion_id(index.id),
-                task_queue=settings.task_queue(Pool.ACTORS),
-                start_signal=NUDGE,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary=f"Takes the documents of {index.name} in",
-                search_attributes=TypedSearchAttributes([SearchAttributePair(OWNER, index.owner)]),
-                rpc_timeout=_RPC_TIMEOUT,
-            )
+            await start_ingestion(client, settings, index.id, index.owner, nudge=True)
         except RPCError as error:
             raise translate(error) from error
 
     return tell
+
+
+async def start_ingestion(client: Client, settings: Settings, index: str, owner: str, *, nudge: bool) -> None:
+    """Starts an index's ingestion, and signals it if `nudge`: then it may run already.
+
+    Raises:
+        WorkflowAlreadyStartedError: it runs, and is not nudged.
+        RPCError: Temporal is away.
+    """
+    # Of a dropped index nobody is the owner any more.
+    attributes = [SearchAttributePair(OWNER, owner)] if owner else []
+    await client.start_workflow(
+        INGEST_WORKFLOW,
+        Ingest(index=index, owner=owner, task_queue_prefix=settings.task_queue_prefix),
+        id=ingestion_id(index),
+        task_queue=settings.task_queue(Pool.ACTORS),
+        start_signal=NUDGE if nudge else None,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        static_summary="Takes an index's documents in",
+        search_attributes=TypedSearchAttributes(attributes),
+        rpc_timeout=_RPC_TIMEOUT,
+    )
 
 
 class Nudges:

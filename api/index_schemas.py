@@ -37,6 +37,7 @@ from goatherd.contracts.retrieval import (
 
 LONGEST_WAIT_S = 60.0
 MOST_QUERY_CHARS = 32_768
+MOST_ID = 512
 MOST_DOCUMENTS = 10_000
 """Of one body of JSON; lines have no such bound."""
 
@@ -110,7 +111,7 @@ class IndexDocument(Contract):
     spec: IndexSpec
     versions: list[VersionShown]
     seq: int = Field(description="Grows with all that is taken in or removed.")
-    counts: Counts | None = Field(None, description="Not in lists.")
+    counts: Counts
     created_at: Timestamp
     updated_at: Timestamp
     metadata: Json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ class IndexService:
         there = await self._store.named(principal.id, wish.name)
         if there is not None and there.id != id:
             newest = there.versions[-1].spec
-            if wish.dimensions is None and wish.model == newest.model:
+            if wish.dimensions is None and wish.model is not None and wish.model == newest.model:
                 wish = wish.model_copy(update={"dimensions": newest.dimensions})
             same_or_conflict(there, spec_with(wish, wish.dimensions or 0), metadata)
             return there, False
@@ -93,8 +94,10 @@ class IndexService:
     async def index(self, principal: Principal, called: str) -> Index:
         return await self._lookup.find(principal, called)
 
-    async def indexes(self, principal: Principal, page: Page) -> list[Index]:
-        return await self._store.indexes(principal.id, page)
+    async def indexes(self, principal: Principal, page: Page) -> list[tuple[Index, Counts]]:
+        found = await self._store.indexes(principal.id, page)
+        counts = await asyncio.gather(*(self._store.counts(index.id) for index in found))
+        return list(zip(found, counts, strict=True))
 
     async def counts(self, index: Index) -> Counts:
         return await self._store.counts(index.id)
@@ -190,7 +193,7 @@ def _there(found: Index | None, before: Index) -> Index:
     return found
 
 
-def shown(index: Index, counts: Counts | None = None) -> IndexDocument:
+def shown(index: Index, counts: Counts) -> IndexDocument:
     """As its owner sees it."""
     building = index.building
     return IndexDocument(

@@ -18,6 +18,8 @@ from goatherd.contracts.inference_work import WorkItem
 from goatherd.contracts.retrieval import MOST_DIMENSIONS, IndexSpec
 from goatherd.errors import Invalid
 
+_MOST_NUMBER = 1e15
+"""Of a vector that is not made of length 1: products of greater ones leave float32."""
 _BASE64 = "is neither a list of numbers nor base64 of little-endian float32"
 
 
@@ -50,12 +52,7 @@ VectorText = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {
-                    "type": "array",
-                    "items": {"type": "number"},
-                    "minItems": 1,
-                    "maxItems": MOST_DIMENSIONS,
-                },
+                {"type": "array", "items": {"type": "number"}, "minItems": 1},
                 {"type": "string", "contentEncoding": "base64", "minLength": 8},
             ]
         }
@@ -76,8 +73,11 @@ def check_vector(vector: bytes, spec: IndexSpec, *, pointer: str = "/vector") ->
     numbers = array("d", numbers_of(vector))
     if not all(map(math.isfinite, numbers)):
         raise Invalid("Has a number that is not finite.", pointer=pointer)
-    if spec.metric == "cosine" and not any(numbers):
-        raise Invalid("Has only zeros: such a vector has no direction, so no cosine.", pointer=pointer)
+    if spec.metric == "cosine":
+        if not any(numbers):
+            raise Invalid("Has only zeros: such a vector has no direction, so no cosine.", pointer=pointer)
+    elif max(map(abs, numbers)) > _MOST_NUMBER:
+        raise Invalid(f"Has a number beyond {_MOST_NUMBER:g}: send smaller ones.", pointer=pointer)
 
 
 async def embed(

@@ -31,6 +31,7 @@ from goatherd.telemetry.metrics import serve_metrics
 from goatherd.temporal import connect
 from goatherd.waiting import run_until, stop_on_signals, until_up
 from workers.actor_types import ActorTypes, load_actor_types
+from workers.ingestion_keeper import IngestionKeeper
 from workers.payload_sweeper import PayloadSweeper
 from workers.pools import OURS, Parts, build_workers
 from workers.reconciler import Reconciler
@@ -143,6 +144,7 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
             ]
             chores.append(Reconciler(client, sides, settings.task_queue(Pool.ACTORS)).run())
             chores.append(PayloadSweeper(client, stores.payloads).run())
+            chores.append(IngestionKeeper(client, stores.indexes, settings).run())
         if serves_models:
             chores.append(host.run())
             pinned = [name for name, spec in settings.models.items() if spec.pinned]

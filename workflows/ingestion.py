@@ -8,6 +8,7 @@ signal that starts it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -22,7 +23,7 @@ from temporalio.exceptions import (
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityCancellationType
 
-from activities.indexing import PARTS_AT_ONCE, SUSPECT, IndexPlanning, TakingIn
+from activities.indexing import MOST_QUICK, PARTS_AT_ONCE, SUSPECT, IndexPlanning, TakingIn
 from goatherd.contracts.queues import Pool, task_queue
 from goatherd.contracts.retrieval import (
     INGEST_WORKFLOW,
@@ -32,6 +33,7 @@ from goatherd.contracts.retrieval import (
     Ingest,
     Plan,
     TakeIn,
+    Version,
     VersionOf,
     take_in_queue,
 )
@@ -45,6 +47,9 @@ _DRAINED_WITHIN = timedelta(seconds=30)
 _PART_WITHIN = timedelta(hours=6)
 _ALONE_WITHIN = timedelta(minutes=10)
 """A suspect that waits for its model keeps others from being taken in."""
+_QUICK_SOON = timedelta(seconds=5)
+_QUICK_WITHIN = timedelta(seconds=20)
+"""What is taken in without a plan keeps pauses and plans waiting meanwhile."""
 _LOST_AFTER = timedelta(seconds=5)
 _PLAN_WITHIN = timedelta(seconds=30)
 _AUDIT_WITHIN = timedelta(hours=2)
@@ -59,6 +64,7 @@ _SWAPS_REFUSED = 5
 _PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=30)
 )
+_ONCE = RetryPolicy(maximum_attempts=1)
 _TWICE = RetryPolicy(maximum_attempts=2)
 
 
@@ -73,6 +79,9 @@ class Ingestion:
         """The nudges that the last plan knew of."""
         self._unsure = True
         """Something has happened since the last plan that may need another."""
+        self._quick: Version | None = None
+        """The only version, while little is to do."""
+        self._may_be_quick = True
         self._in_vain = False
         """Nudged for no work: maybe for what a version has left that is given up."""
         self._lines = Lines()
@@ -111,6 +120,9 @@ class Ingestion:
             await self._drain()
             workflow.continue_as_new(self._ingest)
         if self._wants_plan():
+            if self._is_quick():
+                await self._take_first()
+                return True
             return await self._plan()
         self._begin()
         if self._tasks or self._chore is not None:
@@ -163,6 +175,7 @@ class Ingestion:
             return self._wants_plan()
         for number in self._lines.follow(plan.work, busy):
             await self._stop(number)
+        self._quick = _only_little(plan) if self._may_be_quick else None
         if any(one.parts for one in plan.work):
             self._in_vain = False
         elif nudged and not self._tasks:
@@ -173,6 +186,35 @@ class Ingestion:
         return True
 
     # -- parts
+
+    def _is_quick(self) -> bool:
+        under_way = self._tasks or self._chore is not None
+        return self._quick is not None and not (under_way or self._unsure or self._lines.want_more())
+
+    async def _take_first(self) -> None:
+        """Has what is to do taken in without a plan: all that a stream of single documents needs. Whatever
+        comes in its way, a plan is made."""
+        assert self._quick is not None
+        self._planned = self._nudges
+        self._parts += 1
+        try:
+            taken = await workflow.execute_activity_method(
+                TakingIn.take_in,
+                self._order(self._quick, first=MOST_QUICK),
+                task_queue=self._take_in_queue(self._quick),
+                schedule_to_start_timeout=_QUICK_SOON,
+                start_to_close_timeout=_QUICK_WITHIN,
+                heartbeat_timeout=_LOST_AFTER,
+                retry_policy=_ONCE,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            self._quick, self._unsure, self._may_be_quick = None, True, False
+            return
+        if taken.more:
+            self._quick, self._unsure = None, True
+        self._in_vain = not (taken.done or taken.failed)
 
     def _begin(self) -> None:
         """Has as many parts taken in as may be."""
@@ -201,18 +243,11 @@ class Ingestion:
 
     async def _take_in(self, part: Part) -> None:
         version = self._lines.version(part.version)
-        pool = Pool.STORE if version.spec.model is None else Pool.INFERENCE
         try:
             await workflow.execute_activity_method(
                 TakingIn.take_in,
-                TakeIn(
-                    index=self._ingest.index,
-                    owner=self._ingest.owner,
-                    version=version,
-                    docs=part.docs,
-                    alone=part.alone,
-                ),
-                task_queue=take_in_queue(self._queue(pool)),
+                self._order(version, docs=part.docs, alone=part.alone),
+                task_queue=self._take_in_queue(version),
                 start_to_close_timeout=_PART_WITHIN,
                 schedule_to_close_timeout=_ALONE_WITHIN if part.alone else None,
                 heartbeat_timeout=_LOST_AFTER,
@@ -354,5 +389,27 @@ class Ingestion:
             retry_policy=_PATIENT,
         )
 
+    def _order(
+        self, version: Version, docs: Sequence[str] = (), alone: bool = False, first: int = 0
+    ) -> TakeIn:
+        return TakeIn(
+            index=self._ingest.index,
+            owner=self._ingest.owner,
+            version=version,
+            docs=list(docs),
+            alone=alone,
+            first=first,
+        )
+
+    def _take_in_queue(self, version: Version) -> str:
+        return take_in_queue(self._queue(Pool.STORE if version.spec.model is None else Pool.INFERENCE))
+
     def _queue(self, pool: Pool) -> str:
         return task_queue(pool, self._ingest.task_queue_prefix)
+
+
+def _only_little(plan: Plan) -> Version | None:
+    """The only version of an index, if this plan is all that it has to do, and that is little."""
+    if len(plan.work) != 1 or plan.work[0].more or sum(map(len, plan.work[0].parts)) > MOST_QUICK:
+        return None
+    return plan.work[0].version

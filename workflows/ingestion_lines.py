@@ -17,8 +17,8 @@ steps."""
 class Part:
     """Documents for one activity.
 
-    `alone`: while nothing else of the index is under way. `passed_over`: a plan left these documents out while
-    they were in hand; they may have been written anew before it.
+    `alone`: while nothing else of the index is under way. `passed_over`: a plan left these documents out
+    while they were in hand; they may have been written anew before it.
     """
 
     version: int

@@ -139,6 +139,15 @@ class MemoryIndexStore:
             del self._dropped[id]
         return False
 
+    async def unfinished(self) -> list[tuple[str, str]]:
+        found = [(id, "") for id in self._dropped]
+        for id, kept in self._indexes.items():
+            waste = any(version not in kept.live for version in kept.entries)
+            todo = any(kept.to_do(version) for version in kept.live)
+            if not kept.index.paused and (waste or todo or kept.index.building is not None):
+                found.append((id, kept.index.owner))
+        return found
+
     # -- documents
 
     async def put(self, index: str, documents: Sequence[DocumentIn]) -> list[Document] | None:
@@ -228,7 +237,8 @@ class MemoryIndexStore:
         kept = self._having(index, version)
         if kept is None:
             return
-        for doc, rev, problem in failed:
+        problems = last_of_each([(doc, (rev, problem)) for doc, rev, problem in failed])
+        for doc, (rev, problem) in problems.items():
             standing = kept.documents.get(doc)
             if standing is not None and standing.document.rev == rev:
                 standing.errors[version] = problem

@@ -88,6 +88,11 @@ class IndexMarks:
             return None
         return next((Waste(what, one["after"], one["upto"]) for what, one in found["waste"].items()), None)
 
+    async def wasted(self) -> list[str]:
+        """Indexes, dropped ones too, of which there is something to sweep."""
+        found = await self._marks.find({}, {"waste": 1, "dropped": 1}).to_list()
+        return [one["_id"] for one in found if one["waste"] or one["dropped"]]
+
     async def swept(self, index: str, waste: Waste, session: AsyncClientSession) -> None:
         """Notes what is left of it."""
         key = f"waste.{waste.what}"

@@ -62,6 +62,18 @@ class IndexReads:
         chunks = serving.get("chunks", 0)
         return Counts(documents=found["documents"], pending=pending, failed=failed, chunks=chunks)
 
+    async def unfinished(self) -> list[tuple[str, str]]:
+        """See `IndexStore.unfinished`. Looks at every index, and at none of their documents."""
+        wasted = dict.fromkeys(await self._marks.wasted())
+        fields = {"owner": 1, "live": 1, "documents": 1, "tally": 1, "paused": 1}
+        found: list[tuple[str, str]] = []
+        async for one in self._indexes.find({}, fields):
+            has_waste = one["_id"] in wasted
+            wasted.pop(one["_id"], None)
+            if not one["paused"] and (has_waste or len(one["live"]) > 1 or _lacks_any(one)):
+                found.append((one["_id"], one["owner"]))
+        return found + [(id, "") for id in wasted]
+
     async def pending(self, index: str, version: int) -> int:
         """Of one version."""
         fields = {"live": 1, "documents": 1, f"tally.{version}": 1}
@@ -119,8 +131,9 @@ class IndexReads:
 
     # -- what is to do
 
-    async def todo(self, index: str, version: int, limit: int) -> list[str]:
-        """From the version's mark on, which goes up to where the first one is found."""
+    async def todo(self, index: str, version: int, limit: int) -> list[tuple[int, str]]:
+        """Revisions and whose they are, from the version's mark on, which goes up to where the first one is
+        found."""
         mark = await self._marks.mark(index, version)
         standing = await self.standing(index)
         if standing is None or version not in standing.live:
@@ -141,4 +154,10 @@ class IndexReads:
         settled = found[0][0] - 1 if found else at
         if settled - mark.rev >= (_WORTH_A_MARK if found else 1):
             await self._marks.advance(index, version, settled, mark.turn)
-        return [doc for _, doc in found[:limit]]
+        return found[:limit]
+
+
+def _lacks_any(index: Fields) -> bool:
+    """Whether a version has something to do."""
+    tallies = [index["tally"].get(str(version), {}) for version in index["live"]]
+    return any(one.get("done", 0) + one.get("failed", 0) < index["documents"] for one in tallies)

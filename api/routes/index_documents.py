@@ -24,6 +24,7 @@ from api.idempotency import Answer, Ids
 from api.index_bulk import LINES, Bulk, drained, in_lines, keep_lines, whole_body
 from api.index_documents import brief, whole
 from api.index_schemas import (
+    MOST_ID,
     BulkAnswer,
     DocumentBrief,
     DocumentList,
@@ -48,7 +49,6 @@ one = APIRouter(tags=["Index documents"], route_class=LeanRoute)
 """Paths that match whatever is below a list of documents: to be mounted after those with a word there."""
 one_queries = APIRouter(tags=["Index documents"])
 
-_MOST_ID = 512
 _DOC = re.compile(DOC_ID)
 
 DocPath = Annotated[
@@ -58,7 +58,7 @@ DocPath = Annotated[
         json_schema_extra={
             "pattern": DOC_ID,
             "minLength": 1,
-            "maxLength": _MOST_ID,
+            "maxLength": MOST_ID,
             "examples": ["guides/goats.md"],
         },
     ),
@@ -66,7 +66,7 @@ DocPath = Annotated[
 
 
 def _is_id(text: str) -> bool:
-    if len(text) > _MOST_ID or not _DOC.fullmatch(text):
+    if len(text) > MOST_ID or not _DOC.fullmatch(text):
         return False
     try:
         text.encode()
@@ -255,7 +255,7 @@ async def put_document(
     """In place of the one of this id, if there is one. `status` says whether it can be found already; with
     `wait` the answer comes when it can, or has failed (`error` says why)."""
     if not _is_id(doc):
-        detail = f"An id has 1 to {_MOST_ID} characters, in one line."
+        detail = f"An id has 1 to {MOST_ID} characters, in one line."
         raise InvalidInput([{"parameter": "doc", "detail": detail}], code="invalid-parameter")
     body, _ = await read_body(request, PutDocument)
     putting = parts.indexes.documents.put(parts.principal, index, doc, body, wait_s=query.wait)

@@ -25,7 +25,7 @@ from api.index_schemas import (
 )
 from api.index_service import shown
 from api.pages import list_response, load_page, one_cursor, refuse_query
-from goatherd.contracts.retrieval import INDEX_NAME, Index
+from goatherd.contracts.retrieval import INDEX_NAME, Counts, Index
 from goatherd.errors import MalformedCursor
 
 router = APIRouter(tags=["Indexes"], route_class=LeanRoute)
@@ -46,12 +46,12 @@ _ACTION_ERRORS = (403, 404, 409, 422, 429, 500, 503)
 class _Listed:
     """An index as an entry of a list, whose position is its name."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, counts: Counts) -> None:
         self.id = index.name
-        self._index = index
+        self._shown = shown(index, counts)
 
     def model_dump_json(self) -> str:
-        return shown(self._index).model_dump_json()
+        return self._shown.model_dump_json()
 
 
 @router.post(
@@ -118,7 +118,7 @@ async def list_indexes(request: Request, parts: All, query: Annotated[IndexQuery
             raise MalformedCursor("A cursor here is an index's name, such as `last_id` of the page before.")
 
     async def load(page: Page) -> list[_Listed]:
-        return [_Listed(one) for one in await parts.indexes.service.indexes(parts.principal, page)]
+        return [_Listed(*one) for one in await parts.indexes.service.indexes(parts.principal, page)]
 
     indexes, has_more = await load_page(
         load,

@@ -9,7 +9,7 @@ import sys
 
 import httpx
 
-from examples.ask_the_docs.citing import prompt, sources
+from examples.ask_the_docs.citing import EXAMPLE, prompt, sources
 from examples.ask_the_docs.http import TIMEOUT, Docs, Unanswered
 from examples.ask_the_docs.pages import pages
 from examples.models.packages import NotInstalled
@@ -30,7 +30,7 @@ async def ask(
         if sent:
             print(f"{sent} pages were new or changed; they are in the index {index!r}.", file=sys.stderr)
         hits = await docs.found(question, k=passages)
-        answer = await docs.answered(prompt(question, hits), chat_model=chat_model)
+        answer = await docs.answered(prompt(question, hits), example=EXAMPLE, chat_model=chat_model)
     return sent, answer, sources(answer, hits)
 
 

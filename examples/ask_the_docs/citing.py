@@ -9,26 +9,36 @@ from typing import Any
 _CITED = re.compile(r"\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 _CODE_FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
 
+_HOW = (
+    "Answer from these passages only, in one or two sentences. After each write the number of the passage "
+    "that it is from, such as [1]. If they do not tell, say so."
+)
+
 Hit = Mapping[str, Any]
 
 
 def prompt(question: str, hits: Sequence[Hit]) -> str:
-    """The passages with numbers, the question, and how to answer."""
-    passages = "\n\n".join(
-        f"[{number}] {hit['metadata'].get('title', hit['id'])} ({hit['id']})\n{closed(hit['text'].strip())}"
-        for number, hit in enumerate(hits, 1)
-    )
-    return (
-        f"Here are numbered passages of a documentation.\n\n{passages}\n\n"
-        "Answer the question from these passages only, in a few sentences. After each sentence write the "
-        "number of the passage that it is from, such as [1]. If the passages do not tell, say that.\n\n"
-        f"Question: {question}"
-    )
+    """The passages with numbers, how to answer, and the question."""
+    passages = "\n\n".join(f"[{number}] {closed(hit['text'].strip())}" for number, hit in enumerate(hits, 1))
+    return f"{passages}\n\n{_HOW}\n\nQuestion: {question}"
 
 
 def closed(text: str) -> str:
     """With the end of a code block that begins in it: a passage may be cut anywhere."""
     return text if len(_CODE_FENCE.findall(text)) % 2 == 0 else f"{text}\n```"
+
+
+EXAMPLE = (
+    prompt(
+        "How do I have the barn cleaned?",
+        [
+            {"text": "The barn has two doors, and a window to the south."},
+            {"text": "`barn clean --by NAME` has somebody clean the barn. It is done within a day."},
+        ],
+    ),
+    "Run `barn clean --by NAME`, which has somebody clean the barn within a day [2].",
+)
+"""Asked and answered before: a small model does as it sees it done."""
 
 
 def cited(answer: str, count: int) -> list[int]:

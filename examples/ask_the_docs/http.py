@@ -63,15 +63,20 @@ class Docs:
         body = {"text": question, "k": k, "mode": "hybrid", "per_document": per_document}
         return list((await self._call("POST", f"/index/{self.index}/search", json=body))["hits"])
 
-    async def answered(self, prompt: str, *, chat_model: str | None = None) -> str:
-        """What a model says, in a session of its own."""
+    async def answered(
+        self, prompt: str, *, example: tuple[str, str] | None = None, chat_model: str | None = None
+    ) -> str:
+        """What a model says, in a session of its own. `example`: a prompt and its answer, as if that had been
+        before."""
         session: dict[str, Any] = {
             "title": "Ask the docs",
-            "generation": {"max_tokens": 300, "temperature": 0},
+            "generation": {"max_tokens": 160, "temperature": 0, "repetition_penalty": 1.15},
         }
         if chat_model is not None:
             session["model"] = chat_model
         path = f"/chat/{(await self._call('POST', '/chat', json=session))['id']}/message"
+        for role, content in zip(("user", "assistant"), example or (), strict=False):
+            await self._call("POST", path, json={"role": role, "content": content, "reply": False})
         posted = await self._call("POST", path, json={"content": prompt}, prefer=f"wait={_REPLY_S}")
         reply = posted["reply_message"]
         while reply is None or reply["status"] not in _ENDED:

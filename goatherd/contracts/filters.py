@@ -3,8 +3,8 @@
     {"lang": "en"}                                   the key has this value, or one of its values has
     {"year": {"gte": 2020, "lt": 2024}}              a range, of numbers or of texts (by code point)
     {"lang": {"in": ["en", "de"]}}                   any of these
-    {"source": {"exists": true}}                     there is such a key, whatever its value; false: there is
-    none {"and": [F, …]}  {"or": [F, …]}  {"not": F}      of filters; several keys in one object are an `and`
+    {"source": {"exists": true}}                     there is such a key, whatever its value; false: there is none
+    {"and": [F, …]}  {"or": [F, …]}  {"not": F}      of filters; several keys in one object are an `and`
 
 A key that a document has not meets no comparison. `not` is the opposite of its filter, for documents without
 the key as well. A list of values meets what one of them meets. Numbers and texts never equal each other, nor
@@ -24,7 +24,8 @@ from goatherd.errors import Invalid
 Scalar = str | float | bool
 """Integers are floats here: metadata may have them up to 2**53."""
 
-MOST_CONDITIONS = 256
+MOST_NODES = 512
+"""Conditions of a filter, and objects that it is written in: `{"lang": "en"}` has one of each."""
 MOST_DEPTH = 16
 MOST_VALUES = 1_000
 MOST_TEXT = 1_024
@@ -33,7 +34,10 @@ MOST_TEXT = 1_024
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """The key has one of these values."""
+    """The key has one of these values.
+
+    To Python, true equals 1: what is kept by filter is kept by its `repr`.
+    """
 
     key: str
     values: tuple[Scalar, ...]
@@ -95,6 +99,7 @@ class _Reader:
     def read(self, given: object, at: str, depth: int) -> Filter:
         if depth > MOST_DEPTH:
             raise Invalid(f"is deeper than {MOST_DEPTH} levels", pointer=at)
+        self._node(at)
         if not isinstance(given, Mapping):
             raise Invalid('is no filter: write an object such as {"lang": "en"}', pointer=at)
         if "key" in given and set(given) - {"key"} <= set(_OPERATORS) and len(given) > 1:
@@ -118,12 +123,16 @@ class _Reader:
             raise Invalid("is no key: write a text", pointer=here)
         if isinstance(value, Mapping):
             return self._condition(key, value, here)
-        return self._condition(key, {"eq": value}, here)
+        self._node(here)
+        return In(key, (_scalar(value, here),))
+
+    def _node(self, at: str) -> None:
+        self._count += 1
+        if self._count > MOST_NODES:
+            raise Invalid(f"has more than {MOST_NODES} conditions and objects", pointer=at)
 
     def _condition(self, key: str, operators: Mapping[str, Any], at: str) -> Filter:
-        self._count += 1
-        if self._count > MOST_CONDITIONS:
-            raise Invalid(f"has more than {MOST_CONDITIONS} conditions", pointer=at)
+        self._node(at)
         unknown = set(operators) - set(_OPERATORS)
         if unknown or not operators:
             raise Invalid(

@@ -312,19 +312,23 @@ class Plan(Contract):
 
 class TakeIn(Contract):
     """One part of it: these documents, into this version. `alone`: nothing else of this index is under way,
-    as one of them may be what its workers die of."""
+    as one of them may be what its workers die of. `first`: instead of `docs`, so many of those to do."""
 
     index: str
     owner: str
     version: Version
-    docs: list[str]
+    docs: list[str] = []
     alone: bool = False
+    first: int = 0
 
 
 class Taken(Contract):
+    """What became of a part. `more`: there may be more to do, or something else, and a plan is wanted."""
+
     done: int = 0
     failed: int = 0
     chunks: int = 0
+    more: bool = False
 
 
 class VersionOf(Contract):

@@ -41,7 +41,8 @@ def create_index(url: str, body: Mapping[str, Any]) -> int:
             print_json(made, sys.stdout)
         return 0
 
-    return _run(url, act)
+    # Its model may have to be loaded first.
+    return _run(url, act, patience_s=_PIPE_PATIENCE_S)
 
 
 def list_indexes(url: str) -> int:

@@ -50,7 +50,6 @@ def print_index(index: Mapping[str, Any], out: TextIO) -> None:
         "backend": _with(spec.get("backend", ""), spec.get(str(spec.get("backend", "")))),
         "chunking": _with("", spec.get("chunking")),
         "metadata": json.dumps(index.get("metadata") or {}, ensure_ascii=False),
-        "changed": index.get("updated_at", ""),
     }
     console = Console(file=out, highlight=False)
     console.print(Text(_clean(index["name"]), style="bold"))

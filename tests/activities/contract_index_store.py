@@ -624,6 +624,33 @@ class IndexStoreContract:
         assert len(await listed(indexes, id)) == 30
         assert await indexes.counts(id) == Counts(documents=30, chunks=30)
 
+    async def test_what_is_left_to_do_is_told_of_all_indexes(self, indexes: IndexStore) -> None:
+        async def left() -> set[str]:
+            return {id for id, _ in await indexes.unfinished()} & {id, other}
+
+        id, other = await begun(indexes, "a", "b"), await begun(indexes)
+        assert await left() == {id}
+        assert dict(await indexes.unfinished())[id] == "ann"
+        await indexes.set_paused(id, True)
+        assert await left() == set()
+        await indexes.set_paused(id, False)
+        await take_in(indexes, id, "a")
+        assert await left() == {id}
+        await fail(indexes, id, "b")
+        assert await left() == set()
+        await indexes.build(id, version(2))
+        await take_in(indexes, id, "a", "b", number=2)
+        assert await left() == {id}
+        await indexes.swap(id, 2)
+        while await indexes.sweep(id):
+            pass
+        assert await left() == set()
+        await indexes.drop(id)
+        assert dict(await indexes.unfinished())[id] == ""
+        while await indexes.sweep(id):
+            pass
+        assert await left() == set()
+
     # -- several at once
 
     async def test_nobody_who_follows_sees_a_gap(self, indexes: IndexStore) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import pytest
@@ -230,6 +231,57 @@ async def test_a_store_that_is_away_is_unavailable_and_has_what_it_had() -> None
         assert await store.drop(index.id)
         await assert_gone(store, index.id)
         await database.client.close()
+
+
+async def test_a_store_that_was_killed_has_all_of_a_write_or_nothing() -> None:
+    ids = [f"{n:03}" for n in range(400)]
+    async with embedded_store() as server:
+        database = connect(f"{server.uri}&serverSelectionTimeoutMS=200", "killed")
+        store = MongoIndexStore(database)
+        await store.prepare()
+        id = await begun(store, *ids)
+        taken = asyncio.Semaphore(0)
+
+        async def take(part: Sequence[str]) -> None:
+            for start in range(0, len(part), 5):
+                await take_in(store, id, *part[start : start + 5])
+                taken.release()
+
+        async def write() -> None:
+            for n in count():
+                await store.put(id, docs(f"more {n}", f"and {n}"))
+
+        writers = [asyncio.create_task(one) for one in (take(ids[:200]), take(ids[200:]), write())]
+        for _ in range(10):
+            await taken.acquire()
+        await server.kill()
+        ended = await asyncio.gather(*writers, return_exceptions=True)
+        assert {type(one) for one in ended} == {Unavailable}
+        await server.start()
+
+        found = await followed(store, id)
+        assert [one.seq for one in found] == list(range(1, len(found) + 1))
+        assert len(found) % 5 == 0
+        assert len(found) >= 50
+        here = await store.documents(id, EVERYTHING)
+        assert sorted(one.rev for one in here) == list(range(1, len(here) + 1))
+        assert len(here) % 2 == 0
+        todo = await store.todo(id, 1, 10_000)
+        assert set(todo) == {one.id for one in here} - {one.doc for one in found}
+        counts = await store.counts(id)
+        assert (counts.documents, counts.pending, counts.chunks) == (len(here), len(todo), len(found))
+        await database.client.close()
+
+
+async def test_what_the_looks_have_lost_is_to_do_again(
+    mongo_indexes: MongoIndexStore, database: AsyncDatabase[Document]
+) -> None:
+    id = await begun(mongo_indexes, "a", "b", "c")
+    await take_in(mongo_indexes, id, "b")
+    await database["index_marks"].update_one({"_id": id}, {"$set": {"marks.1": 3}})
+    assert await mongo_indexes.todo(id, 1, 10) == []
+    assert await mongo_indexes.missing(id, 1) == 2
+    assert await mongo_indexes.todo(id, 1, 10) == ["a", "c"]
 
 
 async def test_of_an_index_that_was_swept_nothing_is_left(

@@ -142,7 +142,8 @@ def _row(entry: Entry, n: int, spec: IndexSpec) -> bytes:
 
 def _cosine(one: bytes, other: bytes) -> float:
     a, b = (struct.unpack(f"<{len(x) // 4}f", x) for x in (one, other))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return float(dot / (math.hypot(*a) * math.hypot(*b)))
 
 
 @dataclass

@@ -51,6 +51,8 @@ async def test_another_wish_under_the_name_says_what_differs(house: IndexHouse) 
     for part in ("`dimensions` is 3", "`metric` is 'cosine'", '"kind":"hnsw"', "`metadata` differs"):
         assert part in problem["detail"]
     assert "backend" not in problem["detail"]
+    # Without a model, no dimensions are none.
+    check_problem(await house.http.post("/index", json={"name": "docs"}), 409, "index-exists")
 
 
 async def test_two_who_make_it_at_once_have_one_index(house: IndexHouse) -> None:
@@ -116,6 +118,23 @@ async def test_indexes_are_listed_by_name_and_walked(house: IndexHouse) -> None:
     page = (await house.http.get("/index?order=desc&limit=1")).json()
     assert [one["name"] for one in page["data"]] == ["c"]
     check_problem(await house.http.get("/index?after=No"), 400, "malformed-cursor")
+
+
+async def test_a_list_tells_how_many_documents_are_where(house: IndexHouse) -> None:
+    await house.create()
+    await house.put("a", text="Goats.")
+    counts = (await house.http.get("/index")).json()["data"][0]["counts"]
+    assert counts == {"documents": 1, "pending": 1, "failed": 0, "chunks": 0}
+
+
+async def test_elasticsearch_can_be_had_where_there_is_one() -> None:
+    async with index_house(elasticsearch="http://127.0.0.1:9200") as house:
+        made = await house.create(dimensions=3, backend="elasticsearch")
+        assert made["spec"]["backend"] == "elasticsearch"
+        await house.create("words", lexical="elasticsearch")
+        wish = {"name": "no", "dimensions": 3, "backend": "elasticsearch", "lexical": "tantivy"}
+        problem = check_problem(await house.http.post("/index", json=wish), 422, "invalid")
+        assert problem["errors"][0]["pointer"] == "/lexical"
 
 
 async def test_others_do_not_see_it(house: IndexHouse) -> None:

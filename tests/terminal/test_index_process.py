@@ -129,6 +129,28 @@ async def test_what_can_not_be_is_said_in_a_line(tmp_path: Path) -> None:
     assert err.startswith(f"Nothing answers at {url}")
 
 
+@pytest.mark.parametrize(("answer", "code", "there"), [(b"n\n", 1, True), (b"y\n", 0, False)])
+async def test_a_person_is_asked_before_documents_are_gone(answer: bytes, code: int, there: bool) -> None:
+    fake = FakeIndex(docs={"a": {}, "b": {}})
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, answer)
+        async with served(fake) as url:  # type: ignore[arg-type]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", PROGRAM, "index", "delete", INDEX),
+                env={**os.environ, "GOATHERD_URL": url},
+                stdin=theirs,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=theirs,
+            )
+            assert await process.wait() == code
+        assert b"Delete docs with 2 documents for good? [y/N]" in os.read(ours, 4_096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert fake.there is there
+
+
 async def test_ctrl_c_leaves_what_was_sent(tmp_path: Path) -> None:
     (tmp_path / "goats.md").write_text("They climb.", encoding="utf-8")
     fake = FakeIndex(takes=0)

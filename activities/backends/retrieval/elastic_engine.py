@@ -22,6 +22,8 @@ from goatherd.errors import GoatherdError
 class ElasticEngine(Engine):
     """Belongs to one event loop. Made by `open_elastic`."""
 
+    shared = True
+
     def __init__(self, client: AsyncElasticsearch, index: Index, version: Version) -> None:
         name = version_name(index.id, version.number)
         self._client = client

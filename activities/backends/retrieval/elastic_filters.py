@@ -49,7 +49,9 @@ def filter_query(condition: Filter) -> Query:
         case Range():
             return {"range": {"facts": _bounds(condition)}}
         case Exists(key):
-            return _any_of([{"term": {"names": key}}, {"prefix": {"names": f"{key}."}}])
+            # `/` is what comes after the dot. A query for a prefix takes only short ones.
+            inner = {"gte": f"{key}.", "lt": f"{key}/"}
+            return _any_of([{"term": {"names": key}}, {"range": {"names": inner}}])
         case And():
             return _all_of(condition)
         case Or(parts):

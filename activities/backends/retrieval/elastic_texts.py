@@ -1,8 +1,8 @@
 """`LexicalIndex` in Elasticsearch, for indexes whose vectors are in FAISS or ScaNN. Blocks.
 
 All workers that have this version share it: a chunk's text never changes, so what one of them writes again
-changes nothing. What another has removed, or has already and this one not yet, its own table of entries
-tells; a chunk that stays because the worker that knew it is gone is found and is nobody's.
+changes nothing. Each knows the keys that it has itself, and finds only these: not what another has already,
+nor what one has left that ended before it was saved.
 
 Its alias has a name that is made anew with the index: a snapshot that was made with another one is of no use,
 as the texts that came before it are not here.
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 
 from activities.backends.retrieval.elastic_bulk import action, write_all_blocking
@@ -24,6 +25,7 @@ from activities.backends.retrieval.elastic_client import IndexLost, connect_bloc
 from activities.backends.retrieval.elastic_filters import Query
 from activities.backends.retrieval.elastic_schema import MOST_RESULTS, words_body, words_name
 from activities.backends.retrieval.elastic_words import marking, pieces, without_marks, words_query
+from activities.backends.retrieval.files_vectors import synced
 from activities.retrieval_ports import Found, Keys, LexicalIndex
 from goatherd.contracts.retrieval import IndexSpec
 from goatherd.errors import Unavailable
@@ -31,22 +33,25 @@ from goatherd.errors import Unavailable
 ASKED_FOR = 10_000
 """Up to so many allowed keys are sent with a search. If there are more, what it finds is looked through."""
 _PAGE = 1_000
-_FILE = "alias"
+_ALIAS, _KEYS = "alias", "keys.npy"
+_KEY_BYTES = 70
+"""Of one in a set."""
 _ORDER = [{"_score": "desc"}, {"key": "asc"}]
 
 
 class ElasticTexts(LexicalIndex):
     """Made by what `elastic_texts` gives."""
 
-    def __init__(self, client: Elasticsearch, alias: str) -> None:
+    def __init__(self, client: Elasticsearch, alias: str, keys: Sequence[int]) -> None:
         self._client = client
         self._alias = alias
-        self._unseen = False
+        self._keys = set(keys)
+        self._unseen = True
 
     @property
     def memory_bytes(self) -> int:
-        """All of it is in the server's memory."""
-        return 0
+        """Of the keys. The texts are in the server's."""
+        return _KEY_BYTES * len(self._keys)
 
     def upsert(self, keys: Keys, texts: Sequence[str]) -> None:
         self._write(
@@ -55,8 +60,10 @@ class ElasticTexts(LexicalIndex):
                 for key, text in zip(keys.tolist(), texts, strict=True)
             ]
         )
+        self._keys.update(keys.tolist())
 
     def remove(self, keys: Keys) -> None:
+        self._keys.difference_update(keys.tolist())
         self._write([action("delete", self._alias, str(key)) for key in keys.tolist()])
 
     def _write(self, actions: list[list[bytes]]) -> None:
@@ -77,11 +84,12 @@ class ElasticTexts(LexicalIndex):
             if allowed is None or len(allowed) <= ASKED_FOR:
                 if allowed is not None:
                     query = {"bool": {"must": [query], "filter": [{"terms": {"key": allowed.tolist()}}]}}
-                return self._best(query, k, k, highlight)
-            return self._best(query, k, max(k, _PAGE), highlight, frozenset(allowed.tolist()))
+                return self._best(query, k, k, highlight, self._keys)
+            wanted = self._keys.intersection(allowed.tolist())
+            return self._best(query, k, max(k, _PAGE), highlight, wanted)
 
     def _best(
-        self, query: Query, k: int, page: int, highlight: bool, wanted: AbstractSet[int] | None = None
+        self, query: Query, k: int, page: int, highlight: bool, wanted: AbstractSet[int]
     ) -> list[Found]:
         """The best `k` that are wanted, however many others are before them."""
         found: list[Found] = []
@@ -96,7 +104,7 @@ class ElasticTexts(LexicalIndex):
             )
             hits = answer["hits"]["hits"]
             for hit in hits:
-                if wanted is None or int(hit["_id"]) in wanted:
+                if int(hit["_id"]) in wanted:
                     found.append(Found(int(hit["_id"]), hit["_score"], tuple(pieces(hit))))
                     if len(found) == k:
                         return found
@@ -108,7 +116,9 @@ class ElasticTexts(LexicalIndex):
         """The server keeps the texts; here is only which ones they are."""
         with self._errors():
             self._client.indices.flush(index=self._alias)
-        (folder / _FILE).write_text(self._alias)
+        (folder / _ALIAS).write_text(self._alias)
+        np.save(folder / _KEYS, np.array(sorted(self._keys), np.int64))
+        synced(folder)
 
     def close(self) -> None:
         self._client.close()
@@ -139,7 +149,9 @@ def elastic_texts(
         client = connect_blocking(url, api_key)
         try:
             with elastic_errors():
-                return ElasticTexts(client, _opened(client, words_name(index, number), spec, snapshot))
+                alias = _opened(client, words_name(index, number), spec, snapshot)
+            keys = [] if snapshot is None else np.load(snapshot / _KEYS).tolist()
+            return ElasticTexts(client, alias, keys)
         except BaseException:
             client.close()
             raise
@@ -149,7 +161,7 @@ def elastic_texts(
 
 def _opened(client: Elasticsearch, name: str, spec: IndexSpec, snapshot: Path | None) -> str:
     alias = _alias(client, name)
-    if snapshot is not None and alias != (snapshot / _FILE).read_text():
+    if snapshot is not None and alias != (snapshot / _ALIAS).read_text():
         raise ValueError("Elasticsearch has lost the words that belong to it")
     return alias or _made(client, name, spec)
 

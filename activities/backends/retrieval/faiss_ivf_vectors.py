@@ -104,7 +104,7 @@ class IvfPart(FaissPart):
         self, queries: Vectors, n: int, effort: int, allowed: Keys | None
     ) -> tuple[Keys, Vectors | None]:
         nlist = int(self.index.nlist)
-        nprobe = self._options.nprobe or max(16, nlist // 12)
+        nprobe = self._options.nprobe or _usual_lists(nlist)
         if allowed is not None:
             # Those that are nearest of a few lie in more distant lists.
             nprobe = nprobe * self.size // len(allowed)
@@ -114,6 +114,12 @@ class IvfPart(FaissPart):
         )
         _, keys = self.index.search(queries, n, params=parameters)
         return keys, None
+
+
+def _usual_lists(nlist: int) -> int:
+    """So many that 98 of 100 are found of real embeddings (MiniLM, 1,000 to 30,000 sentences), which have
+    neighbours in half of the lists. What has clear clusters does with a tenth of it."""
+    return max(8, int(1.2 * nlist**0.88))
 
 
 def _sample(sources: Sequence[FaissPart], most: int) -> Vectors:

@@ -1,7 +1,6 @@
 """What all of FAISS's indexes have in common here: vectors by keys, of which some may be gone.
 
-FAISS computes without the GIL, in as many threads as OpenMP gives the calling thread: OMP_NUM_THREADS, or
-what `faiss.omp_set_num_threads` said in that thread; by default all cores. A worker beside others sets it.
+FAISS computes without the GIL, in OpenMP's threads: how many is said of each thread that calls it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 import faiss as library
 import numpy as np
 
+from activities.backends.retrieval.threads_vectors import threads
 from activities.backends.retrieval.vector_math import Measure, among
 from activities.retrieval_ports import Keys, Vectors
 
@@ -30,6 +30,11 @@ INDEX_FILE = "index.faiss"
 
 def metric_of(measure: Measure) -> int:
     return int(faiss.METRIC_L2 if measure.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+
+
+def take_threads() -> None:
+    """Before FAISS computes: its caller may be a thread that never called it."""
+    faiss.omp_set_num_threads(threads())
 
 
 class FaissPart:

@@ -18,7 +18,7 @@ import numpy as np
 from activities.backends.retrieval.faiss_flat_vectors import FlatPart, MappedFlatPart, write_flat
 from activities.backends.retrieval.faiss_hnsw_vectors import HnswPart
 from activities.backends.retrieval.faiss_ivf_vectors import IvfPart, enough
-from activities.backends.retrieval.faiss_part_vectors import FaissPart, moved
+from activities.backends.retrieval.faiss_part_vectors import FaissPart, moved, take_threads
 from activities.backends.retrieval.files_vectors import synced
 from activities.backends.retrieval.search_vectors import search
 from activities.backends.retrieval.vector_math import (
@@ -92,6 +92,7 @@ class FaissVectors:
     # -- changing it
 
     def upsert(self, keys: Keys, vectors: Vectors) -> None:
+        take_threads()
         rows = checked_vectors(vectors, self._measure.dimensions)
         only, rows = lasting(checked_keys(keys), rows)
         self._remove(only)
@@ -100,6 +101,7 @@ class FaissVectors:
         self._evolve()
 
     def remove(self, keys: Keys) -> None:
+        take_threads()
         self._remove(np.unique(checked_keys(keys)))
         self._evolve()
 
@@ -133,6 +135,7 @@ class FaissVectors:
     # -- searching
 
     def search(self, queries: Vectors, k: int, allowed: Keys | None = None) -> list[tuple[Keys, Vectors]]:
+        take_threads()
         rows = checked_vectors(queries, self._measure.dimensions)
         only = None if allowed is None else checked_keys(allowed)
         found = [search(part, self._measure, rows, k, only) for part in self._parts if part.size]
@@ -147,6 +150,7 @@ class FaissVectors:
     # -- keeping it
 
     def save(self, folder: Path) -> None:
+        take_threads()
         sources = self._parts
         if isinstance(self._mapped, IvfPart | HnswPart):
             whole = self._mapped.owned()

@@ -175,9 +175,9 @@ class HostedIndex:
             if self._engine.applied >= seq:
                 return
             number = self._version.number
-            async for entries in self._store.entries(
-                self._index, number, after=self._engine.applied, upto=seq
-            ):
+            # With 0, `deleted` ones would be left out.
+            after = self._engine.applied or (-1 if self._engine.shared else 0)
+            async for entries in self._store.entries(self._index, number, after=after, upto=seq):
                 await self._engine.apply(entries, entries[-1].seq)
                 self._unsaved += len(entries)
                 progress(seq - self._engine.applied)

@@ -96,7 +96,7 @@ def _open_texts(
     _need("tantivy", "tantivy")
     from activities.backends.retrieval import tantivy_texts
 
-    return tantivy_texts.open_texts(spec, folder, live)
+    return tantivy_texts.open_texts(folder, live, spec.language)
 
 
 def _sub(folder: Path | None, name: str) -> Path | None:

@@ -61,14 +61,15 @@ class _Search:
         return self.query.text is not None and not (self.query.hybrid and self.query.weights[1] == 0)
 
     def may_find_more(self, there: int) -> bool:
-        """Whether a list is as long as it was allowed to be, and there is more than it has."""
+        """Whether a list is as long as it was allowed to be, and there may be more than it has. `there`: no
+        more vectors. Of words nobody knows how many dead ones there are, where others write them too."""
         if self.query.hybrid and self.query.candidates_given:
             return False
-        most = min(self.most, there if self.allowed is None else len(self.allowed))
-        if most < self.most:
-            return False
-        return (self.wants_dense and len(self.dense) >= most) or (
-            self.wants_lexical and len(self.lexical) >= most
+        bounded = self.most >= (there if self.allowed is None else len(self.allowed))
+        return (self.wants_dense and not bounded and len(self.dense) >= self.most) or (
+            self.wants_lexical
+            and not (bounded and self.allowed is not None)
+            and len(self.lexical) >= self.most
         )
 
 

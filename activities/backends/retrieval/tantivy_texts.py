@@ -96,9 +96,10 @@ class TantivyTexts(LexicalIndex):
             self._writer.add_document(document)
 
     def remove(self, keys: Keys) -> None:
-        for key in keys.tolist():
-            self._writer.delete_documents_by_term("key", key)
-        self._changed = self._changed or len(keys) > 0
+        if len(keys):
+            # Not by term: tantivy 0.27 takes an unsigned key for a signed one there, and deletes nothing.
+            self._writer.delete_documents_by_query(self._with(keys))
+            self._changed = True
 
     def search(
         self, text: str, k: int, allowed: Keys | None = None, *, highlight: bool = False
@@ -172,9 +173,12 @@ class TantivyTexts(LexicalIndex):
         ones to many searches."""
         if self._allowed is not None and self._allowed[0] is allowed:
             return self._allowed[1]
-        query = Query.const_score_query(Query.term_set_query(self._schema, "key", allowed.tolist()), 0.0)
+        query = Query.const_score_query(self._with(allowed), 0.0)
         self._allowed = None if allowed.flags.writeable else (allowed, query)
         return query
+
+    def _with(self, keys: Keys) -> Query:
+        return Query.term_set_query(self._schema, "key", keys.tolist())
 
     def _highlights(self, address: tantivy.DocAddress, words: frozenset[str]) -> tuple[str, ...]:
         text = str(self._searcher.doc(address).get_first("text"))[:MOST_HIGHLIGHTED]

@@ -36,9 +36,7 @@ def checked_vectors(vectors: Vectors, dimensions: int) -> Vectors:
     with np.errstate(over="ignore", invalid="ignore"):
         longest = longest_of(rows)
     if not longest < _LONGEST:
-        raise Invalid(
-            "a vector has NaN or infinity" if longest != longest or longest == np.inf else "too long"
-        )
+        raise Invalid("a vector has NaN, infinity or numbers that are too large")
     return rows
 
 

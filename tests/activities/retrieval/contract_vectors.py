@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from activities.backends.retrieval import files_vectors
 from activities.retrieval_ports import VectorIndex, Vectors
 from goatherd.contracts.retrieval import Metric
 from goatherd.errors import Invalid
@@ -27,7 +28,12 @@ def same(one: VectorIndex, other: VectorIndex, queries: Vectors, k: int = 10) ->
 
 class VectorContract:
     @pytest.mark.parametrize("metric", METRICS)
-    def test_anything_that_may_happen_to_it(self, kind: Kind, metric: Metric) -> None:
+    def test_anything_that_may_happen_to_it(
+        self, kind: Kind, metric: Metric, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Hundreds of files: waiting for the disk is another test's matter.
+        monkeypatch.setattr(files_vectors, "sync", lambda path: None)
+
         class Machine(VectorMachine):
             opener = staticmethod(kind.opener)
             spec = kind.spec(DIMENSIONS, metric)
@@ -154,6 +160,17 @@ class VectorContract:
         (tmp_path / "next").mkdir()
         again.save(tmp_path / "next")
         assert same(again, kind.open(24, folder=tmp_path / "next"), queries)
+
+    def test_all_that_is_saved_is_synced(
+        self, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        paths: list[Path] = []
+        monkeypatch.setattr(files_vectors, "sync", paths.append)
+        rows = clustered(kind.trains_at + 100, 8)
+        index = kind.open(8)
+        index.upsert(keys_of(len(rows)), rows)
+        index.save(tmp_path)
+        assert sorted(paths) == sorted([tmp_path, *tmp_path.rglob("*")])
 
     def test_what_is_not_whole_is_not_opened(self, kind: Kind, tmp_path: Path) -> None:
         rows = clustered(kind.trains_at + 100, 8)

@@ -102,9 +102,8 @@ class Workers(RuleBasedStateMachine):
         return worker
 
     def entries(self, worker: Worker) -> list[Entry]:
-        after = worker.engine.applied
         found = sorted(self.store.values(), key=lambda entry: entry.seq)
-        return [entry for entry in found if entry.seq > after and (after or not entry.deleted)]
+        return [entry for entry in found if entry.seq > worker.engine.applied]
 
     DOCS = st.sampled_from(string.ascii_lowercase[:3])
 
@@ -115,7 +114,7 @@ class Workers(RuleBasedStateMachine):
 
     @rule(doc=DOCS)
     def delete(self, doc: str) -> None:
-        if doc in self.store:
+        if doc in self.reference.docs:
             self.store[doc] = self.reference.delete(doc)
 
     @rule(which=st.integers(0, 1))

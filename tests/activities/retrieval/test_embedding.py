@@ -229,19 +229,18 @@ async def test_a_given_vector_that_is_none_says_so(vector: bytes | None, words: 
 
 
 async def test_a_text_that_the_model_refuses_says_which_chunk(embedding: Embedding) -> None:
-    text = "A sentence of some forty characters.... [[fail=too-long]] is refused, and it says so to whoever."
+    text = "A paragraph of its own, first of all.\n\n[[fail=too-long]] is refused."
     spec = IndexSpec(model="small", dimensions=16, chunking=SMALL)
     why = only_problem(await made_of(embedding, spec, a_document("a", text)))
     assert (why.code, why.pointer) == ("too-long", "/text")
-    assert "refuses chunk 1 (characters 40 to " in why.message
+    assert "refuses chunk 1 (characters 39 to 68)" in why.message
 
 
 async def test_too_many_chunks_are_refused_before_any_work() -> None:
     spec = IndexSpec(model="m", dimensions=2, chunking=SMALL)
     embedding, given = giving({})
-    why = only_problem(
-        await made_of(embedding, spec, a_document("a", "A sentence of forty characters is it. " * 6_000))
-    )
+    text = "A sentence of forty characters is it. " * 6_000
+    why = only_problem(await made_of(embedding, spec, a_document("a", text)))
     assert (why.code, why.pointer) == ("too-long", "/text")
     assert "4,096 is the most" in why.message
     assert given.callers == []
@@ -260,7 +259,7 @@ async def test_an_entry_that_is_too_large_for_the_store_is_refused() -> None:
     ("model", "code", "words"),
     [
         ("nowhere", "model-not-found", "Register it"),
-        ("broken", "model-broken", "there is no such folder"),
+        ("broken", "model-broken", "no such folder"),
         ("moods", "wrong-task", "text-classification"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from activities.backends.retrieval import faiss_vectors, search_vectors
 from activities.backends.retrieval.faiss_ivf_vectors import IvfPart
+from activities.backends.retrieval.faiss_part_vectors import faiss
 from activities.backends.retrieval.faiss_vectors import open_vectors
 from goatherd.contracts.retrieval import Metric
 from tests.activities.retrieval.contract_vectors import VectorContract
@@ -161,3 +163,20 @@ def test_mapped_vectors_take_no_memory_until_they_are_changed(kind: Kind, tmp_pa
     assert max(index.memory_bytes, again.memory_bytes) < rows.nbytes / 10
     again.upsert(keys_of(500), rows[:500])
     assert rows.nbytes / 4 < again.memory_bytes < rows.nbytes / 2
+
+
+@pytest.mark.parametrize(("said", "threads"), [("1", 1), ("2", 2)])
+def test_as_many_threads_compute_as_is_said_whoever_calls(
+    said: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    index = FLAT.open(4)
+    index.upsert(keys_of(3), clustered(3, 4))
+
+    def search() -> int:
+        index.search(clustered(1, 4), 1)
+        return int(faiss.omp_get_max_threads())
+
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(search).result() == threads

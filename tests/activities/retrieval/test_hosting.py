@@ -37,6 +37,8 @@ MB = 1 << 20
 class ListEngine:
     """`Engine` that finds every document that has all of the text, and takes a megabyte for each."""
 
+    shared = False
+
     def __init__(self) -> None:
         self.applied = 0
         self.entries: dict[str, Entry] = {}
