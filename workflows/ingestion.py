@@ -101,7 +101,7 @@ class Ingestion:
     @workflow.run
     async def run(self, ingest: Ingest) -> None:
         """Until nothing has been to do for a while; or the index is paused, or gone."""
-        self._ingest = ingest
+        self._ingest, self._ready = ingest, ingest.ready
         try:
             while await self._go_on():
                 pass
@@ -118,7 +118,7 @@ class Ingestion:
             raise self._error
         if self._is_long():
             await self._drain()
-            workflow.continue_as_new(self._ingest)
+            workflow.continue_as_new(self._ingest.model_copy(update={"ready": self._ready}))
         if self._wants_plan():
             if self._is_quick():
                 await self._take_first()

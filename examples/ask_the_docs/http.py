@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -70,7 +71,7 @@ class Docs:
         before."""
         session: dict[str, Any] = {
             "title": "Ask the docs",
-            "generation": {"max_tokens": 160, "temperature": 0, "repetition_penalty": 1.15},
+            "generation": {"max_tokens": 120, "temperature": 0},
         }
         if chat_model is not None:
             session["model"] = chat_model
@@ -125,8 +126,9 @@ class Docs:
         kind: str | None = None,
         prefer: str | None = None,
     ) -> dict[str, Any]:
-        """What passes is waited for. All that is called so may be sent again."""
-        given = {"content-type": kind, "prefer": prefer}
+        """What passes is waited for. What is sent again counts once."""
+        key = token_hex(16) if method == "POST" else None
+        given = {"content-type": kind, "prefer": prefer, "idempotency-key": key}
         headers = {name: value for name, value in given.items() if value is not None}
         for _ in range(_TRIES):
             answer = await self._http.request(

@@ -3,7 +3,7 @@
     {"lang": "en"}                                   the key has this value, or one of its values has
     {"year": {"gte": 2020, "lt": 2024}}              a range, of numbers or of texts (by code point)
     {"lang": {"in": ["en", "de"]}}                   any of these
-    {"source": {"exists": true}}                     there is such a key, whatever its value; false: there is none
+    {"source": {"exists": true}}                     there is such a key, whatever its value; false: none
     {"and": [F, …]}  {"or": [F, …]}  {"not": F}      of filters; several keys in one object are an `and`
 
 A key that a document has not meets no comparison. `not` is the opposite of its filter, for documents without

@@ -265,13 +265,15 @@ class StepFound(Contract):
 class Ingest(Contract):
     """The workflow that takes an index's documents in: it runs while there are any to do.
 
-    `rounds`: of how many parts of work this run of it knows at most; 0: the usual number.
+    `rounds`: of how many parts of work this run of it knows at most; 0: the usual number. `ready`: the
+    version that the run before has found complete, and had loaded.
     """
 
     index: str
     owner: str = ""
     task_queue_prefix: str = "goatherd"
     rounds: int = 0
+    ready: int | None = None
 
 
 class InHand(Contract):

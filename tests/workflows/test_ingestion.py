@@ -254,7 +254,8 @@ async def test_what_kills_its_workers_is_found_and_stops_nobody_else(
         assert one is not None
         assert one.error is not None
         assert one.error.code == "worker-lost-too-often"
-        assert killed == 6
+        # Twice beside others, once among some, three times alone; or more, if a beat was never sent.
+        assert 6 <= killed <= 8
 
 
 # -- documents that change meanwhile
@@ -468,6 +469,20 @@ async def test_a_swap_among_writes_loses_nothing_that_could_be_found(barn: Barn)
             document = await store.document(index, doc)
             assert document is not None
             assert (entry.rev, entry.texts) == (document.rev, [document.text])
+
+
+async def test_a_version_is_built_over_many_runs(barn: Barn) -> None:
+    barn.rounds = 2
+    async with barn.workers():
+        index = await barn.begin()
+        await barn.put_many(index, 600)
+        await barn.store.build(index, version(2, OTHER))
+        await barn.nudge(index)
+        for n in range(20):
+            await barn.put(index, DocumentIn(id=f"d{n}", text=f"meanwhile {n}"))
+        await barn.serves(index, 2)
+        assert (await barn.idle(index)).chunks == 600
+        assert len(await runs(barn.client, barn.ingestion(index).id)) > 4
 
 
 async def test_a_version_serves_though_nobody_can_load_it_before(

@@ -43,6 +43,8 @@ def chunks(text: str, chunking: Chunking) -> list[tuple[int, int]]:
             start = at + offset + len(chunk) - len(chunk.lstrip())
             end = at + offset + len(chunk.rstrip())
             if start < end > covered:
+                if spans and spans[-1][0] == start:
+                    spans.pop()  # it begins in blanks before that one, and has all of it
                 spans.append((start, end))
                 covered = end
         at = following

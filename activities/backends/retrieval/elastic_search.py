@@ -160,7 +160,7 @@ class ElasticSearches:
             found = scored(vector, self._spec.metric, one.condition)
             return _body(one.most, by_document=query.per_document and not query.hybrid) | {"query": found}
         looked_at = min(max(self._spec.elasticsearch.num_candidates, one.most), MOST_RESULTS)
-        return _body(one.most) | {"knn": nearest(vector, one.most, looked_at, one.condition)}
+        return _body(one.most, in_order=False) | {"knn": nearest(vector, one.most, looked_at, one.condition)}
 
     def _lexical(self, one: _Search) -> Query:
         query = one.query
@@ -237,14 +237,10 @@ class ElasticSearches:
         )
 
 
-def _body(size: int, *, by_document: bool = False) -> Query:
-    body: Query = {
-        "size": size,
-        "_source": False,
-        "docvalue_fields": ["doc"],
-        "sort": _ORDER,
-        "track_total_hits": False,
-    }
+def _body(size: int, *, by_document: bool = False, in_order: bool = True) -> Query:
+    body: Query = {"size": size, "_source": False, "docvalue_fields": ["doc"], "track_total_hits": False}
+    if in_order:
+        body |= {"sort": _ORDER, "track_scores": True}
     return body | {"collapse": {"field": "doc"}} if by_document else body
 
 

@@ -94,7 +94,8 @@ class ElasticTexts(LexicalIndex):
         """The best `k` that are wanted, however many others are before them."""
         found: list[Found] = []
         size = min(page, MOST_RESULTS)
-        body: dict[str, Any] = {"size": size, "source": False, "sort": _ORDER, "track_total_hits": False}
+        body: dict[str, Any] = {"size": size, "source": False, "track_total_hits": False}
+        body |= {"sort": _ORDER, "track_scores": True}
         if highlight:
             body["highlight"] = marking()
         after: list[Any] | None = None

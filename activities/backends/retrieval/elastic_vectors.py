@@ -9,7 +9,7 @@ from goatherd.contracts.retrieval import Metric
 HAS_VECTOR: Query = {"exists": {"field": "vector"}}
 
 _SCRIPTS: dict[Metric, str] = {
-    "cosine": "(1.0 + cosineSimilarity(params.query, 'vector')) / 2.0",
+    "cosine": "Math.max(0.0, (1.0 + cosineSimilarity(params.query, 'vector')) / 2.0)",
     "ip": "double p = dotProduct(params.query, 'vector'); return p < 0 ? 1 / (1 - p) : p + 1;",
     "l2": "double d = l2norm(params.query, 'vector'); return 1 / (1 + d * d);",
 }

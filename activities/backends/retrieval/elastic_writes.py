@@ -26,7 +26,7 @@ import numpy as np
 from elasticsearch import AsyncElasticsearch, BadRequestError, ConflictError
 
 from activities.backends.retrieval.elastic_bulk import Action, Seen, action, write_all
-from activities.backends.retrieval.elastic_client import elastic_errors, refusal
+from activities.backends.retrieval.elastic_client import IndexLost, elastic_errors, refusal
 from activities.backends.retrieval.elastic_filters import keywords
 from activities.backends.retrieval.elastic_schema import to_write, version_body
 from activities.backends.retrieval.elastic_words import without_marks
@@ -97,14 +97,16 @@ class ElasticWriter:
 
     async def applied(self) -> int | None:
         """All entries up to this number can be found. None: there is no such index."""
-        with elastic_errors():
-            # Without the status 404, which says both that there is no such index, and no such document.
-            answer = await self._client.mget(index=self._name, ids=[_APPLIED])
-            (found,) = answer["docs"]
-            if "error" in found:
-                return None
-            number: int = found["_source"]["state"][_APPLIED] if found["found"] else 0
-            return number
+        try:
+            with elastic_errors():
+                answer = await self._client.mget(index=self._name, ids=[_APPLIED])
+                (found,) = answer["docs"]
+                if "error" in found:
+                    raise refusal(404, found)
+        except IndexLost:
+            return None
+        number: int = found["_source"]["state"][_APPLIED] if found["found"] else 0
+        return number
 
     async def write(self, entries: Sequence[Entry], applied: int, upto: int) -> None:
         """Takes in the entries after `applied`, which is what the server has said. Then all up to `upto` can

@@ -42,4 +42,11 @@ def opener(settings: Settings) -> OpenEngine:
 def _open_local(settings: Settings, index: Index, version: Version) -> Engine:
     from activities.backends.retrieval.local_engine import open_engine
 
-    return open_engine(settings.data / "indexes", index, version)
+    texts = None
+    if version.spec.lexical == "elasticsearch":
+        from activities.backends.retrieval.elastic_texts import elastic_texts
+
+        texts = elastic_texts(
+            settings.elasticsearch, settings.elasticsearch_api_key, index.id, version.number
+        )
+    return open_engine(settings.data / "indexes", index, version, elastic_texts=texts)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from activities.backends.retrieval.faiss_part_vectors import (
+    BLOCK,
     INDEX_FILE,
     FaissPart,
     IndexFile,
@@ -60,10 +61,12 @@ class IvfPart(FaissPart):
         index.cp.spherical = measure.metric != "l2"
         index.cp.max_points_per_centroid = _MOST
         index.train(_sample(sources, nlist * _MOST))
+        _make_room(index, sources)
         index.set_direct_map_type(faiss.DirectMap.Hashtable)
         made = cls(measure, index, np.empty(0, np.int64), 0.0, False, options)
         for source in sources:
             moved(source, made)
+        made.spare = 0.0
         return made
 
     @classmethod
@@ -90,6 +93,11 @@ class IvfPart(FaissPart):
         every = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
         return cls(measure, index, every, longest, mapped, options)
 
+    def add(self, keys: Keys, rows: Vectors, longest: float) -> None:
+        super().add(keys, rows, longest)
+        # Each list grows by doubling. Trained or opened, it has room for what it has.
+        self.spare = 0.9
+
     def owned(self) -> IvfPart:
         """What is mapped, in memory, without what was removed since."""
         assert self._file is not None
@@ -114,6 +122,18 @@ class IvfPart(FaissPart):
         )
         _, keys = self.index.search(queries, n, params=parameters)
         return keys, None
+
+
+def _make_room(index: Any, sources: Sequence[FaissPart]) -> None:
+    """In each list for what will be in it: growing, it would take twice as much."""
+    counts = np.zeros(index.nlist, np.int64)
+    for source in sources:
+        for start in range(0, source.size, BLOCK):
+            rows = source.take(source.keys[start : start + BLOCK])
+            counts += np.bincount(index.quantizer.assign(rows, 1).ravel(), minlength=index.nlist)
+    for at, count in enumerate(counts.tolist()):
+        index.invlists.resize(at, count)
+        index.invlists.resize(at, 0)
 
 
 def _usual_lists(nlist: int) -> int:

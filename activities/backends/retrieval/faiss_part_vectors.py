@@ -45,6 +45,8 @@ class FaissPart:
     kind = ""
     key_bytes = 56
     """Of each vector: here, in FAISS's list of keys, and in its table of their places."""
+    spare = 0.0
+    """What is held beside the vectors, of their bytes, for those that may come."""
 
     def __init__(self, measure: Measure, index: Any, keys: Keys, longest: float, mapped: bool) -> None:
         self.measure = measure
@@ -65,7 +67,7 @@ class FaissPart:
     @property
     def memory_bytes(self) -> int:
         vectors = 0 if self.mapped else self.held * self.measure.dimensions * 4
-        return vectors + self.held * self.key_bytes
+        return int(vectors * (1 + self.spare)) + self.held * self.key_bytes
 
     def take(self, keys: Keys) -> Vectors:
         rows = np.empty((len(keys), self.measure.dimensions), np.float32)

@@ -10,6 +10,7 @@ it; a flat one by small pieces, the others in memory.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def open_vectors(spec: IndexSpec, folder: Path | None) -> VectorIndex:
     if folder is not None:
         vectors.load(folder)
     return vectors
+
+
+def _give_back() -> None:
+    """What was freed in many pieces goes back to the system, where the C library knows how."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class FaissVectors:
@@ -113,7 +121,10 @@ class FaissVectors:
         """What is in memory becomes of the kind that its size asks for. Beside what is mapped it is compared
         with one by one: `save` joins them."""
         if self._mapped is None:
-            self._held = self._fitting([self._held]) or self._held
+            made = self._fitting([self._held])
+            if made is not None:
+                self._held = made
+                _give_back()
 
     def _fitting(self, sources: list[FaissPart]) -> FaissPart | None:
         """One part with all that the sources have, if it should be of another kind, or trained or built anew.

@@ -107,6 +107,35 @@ class LexicalContract:
         texts.remove(keys(1))
         assert found(texts, "goat") == [2]
 
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["upsert", "remove", "search"]),
+                st.lists(
+                    st.tuples(st.integers(0, 6), st.sampled_from(["goat", "sheep", "river"])), max_size=4
+                ),
+            ),
+            max_size=12,
+        )
+    )
+    def test_what_is_found_is_what_is_there_after_any_changes(
+        self, texts: LexicalIndex, changes: Sequence[tuple[str, Sequence[tuple[int, str]]]]
+    ) -> None:
+        texts.remove(keys(*range(7)))
+        there: dict[int, str] = {}
+        for change, some in changes:
+            if change == "upsert":
+                texts.upsert(keys(*(key for key, _ in some)), [text for _, text in some])
+                there |= dict(some)
+            elif change == "remove":
+                texts.remove(keys(*(key for key, _ in some)))
+                there = {key: text for key, text in there.items() if key not in dict(some)}
+            else:
+                for word in ("goat", "sheep", "river"):
+                    assert sorted(found(texts, word)) == sorted(key for key in there if there[key] == word)
+        assert sorted(found(texts, "goat sheep river")) == sorted(there)
+
     def test_texts_of_one_score_come_by_their_keys(self, texts: LexicalIndex) -> None:
         for part in ((9, 2, 30), (4, 8), (1,), (70, 60, 50, 40)):
             texts.upsert(keys(*part), ["the same goat climbs the same hills"] * len(part))

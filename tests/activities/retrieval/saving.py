@@ -1,6 +1,6 @@
 """A process that saves an engine again and again, until it is killed.
 
-    python -m tests.activities.retrieval.saving ROOT INDEX
+    python -m tests.activities.retrieval.saving ROOT INDEX PARTS
 
 Says what it began with, and each number that it has saved.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from activities.backends.retrieval.local_engine import LocalEngine
+from activities.backends.retrieval.local_parts import OpenParts, opening
 from activities.backends.retrieval.snapshots import Snapshots
 from goatherd.contracts.retrieval import Entry, IndexSpec
 from tests.activities.retrieval.plain_parts import open_plain
@@ -38,8 +39,11 @@ def entry_of(seq: int) -> Entry:
     )
 
 
-async def save_for_ever(root: Path, index: str) -> None:
-    engine = LocalEngine(SPEC, Snapshots(root, index, 1, SPEC), open_plain)
+PARTS: dict[str, OpenParts] = {"plain": open_plain, "libraries": opening()}
+
+
+async def save_for_ever(root: Path, index: str, parts: str) -> None:
+    engine = LocalEngine(SPEC, Snapshots(root, index, 1, SPEC), PARTS[parts])
     print("began", engine.applied, flush=True)
     while True:
         upto = engine.applied + 7
@@ -49,4 +53,4 @@ async def save_for_ever(root: Path, index: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(save_for_ever(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(save_for_ever(Path(sys.argv[1]), *sys.argv[2:]))

@@ -17,7 +17,7 @@ from activities.backends.retrieval.local_engine import LocalEngine
 from activities.backends.retrieval.snapshots import Snapshots, forget, kept
 from goatherd.contracts.retrieval import IndexSpec, SearchAnswer, SearchQuery
 from tests.activities.retrieval.plain_parts import open_plain
-from tests.activities.retrieval.saving import DOCUMENTS, SPEC, entry_of
+from tests.activities.retrieval.saving import DOCUMENTS, PARTS, SPEC, entry_of
 
 OTHER_SPEC = IndexSpec(dimensions=16, metric="l2")
 
@@ -206,9 +206,9 @@ def test_what_is_of_no_use_any_more_is_forgotten(tmp_path: Path) -> None:
 # -- processes that are killed
 
 
-async def check_whole(root: Path, index: str, least: int) -> int:
+async def check_whole(root: Path, index: str, least: int, parts: str = "plain") -> int:
     """What is kept can be opened, has at least this, and exactly what belongs to its number."""
-    engine = LocalEngine(SPEC, snapshots_in(root, index=index), open_plain)
+    engine = LocalEngine(SPEC, snapshots_in(root, index=index), PARTS[parts])
     try:
         applied = engine.applied
         assert applied >= least
@@ -228,13 +228,14 @@ async def check_whole(root: Path, index: str, least: int) -> int:
     return applied
 
 
-async def start(root: Path, index: str) -> asyncio.subprocess.Process:
+async def start(root: Path, index: str, parts: str = "plain") -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.activities.retrieval.saving",
         str(root),
         index,
+        parts,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -256,21 +257,24 @@ async def kill(process: asyncio.subprocess.Process) -> int:
     return max((int(line.split()[1]) for line in lines if line.endswith("\n")), default=0)
 
 
-async def test_killed_while_it_saves_leaves_the_last_one_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("parts", "kills", "save_s"), [("plain", 6, 0.03), ("libraries", 4, 0.1)])
+async def test_killed_while_it_saves_leaves_the_last_one_whole(
+    tmp_path: Path, parts: str, kills: int, save_s: float
+) -> None:
     chance = random.Random(4)
     least = 0
-    for _ in range(6):
-        process = await start(tmp_path, "ix")
+    for _ in range(kills):
+        process = await start(tmp_path, "ix", parts)
         try:
             word, began = await said(process)
             assert (word, began) == ("began", least) if least == 0 else began >= least
             for _ in range(chance.randrange(1, 4)):
                 least = (await said(process))[1]
             # Anywhere in the next few saves: how long these take is not known here, nor need it be.
-            await asyncio.sleep(chance.random() * 0.03)
+            await asyncio.sleep(chance.random() * save_s)
         finally:
             least = max(least, await kill(process))
-        least = await check_whole(tmp_path, "ix", least)
+        least = await check_whole(tmp_path, "ix", least, parts)
     snapshots = snapshots_in(tmp_path)
     assert len(names(snapshots)) == 1
 
