@@ -5,7 +5,7 @@ Every backend passes the contract test of its port (tests/activities/retrieval/c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -283,6 +283,3 @@ class Engine(Protocol):
         one."""
 
     async def close(self) -> None: ...
-
-
-OpenEngine = Callable[[Index, Version], "Engine"]

@@ -14,12 +14,14 @@ from temporalio.client import Client
 
 from activities.backends.machine import Machine, survey
 from activities.backends.model_host import ModelHost
+from activities.backends.retrieval.engines import AllEngines
 from activities.backends.retrieval.hosting import host_indexes
 from activities.backends.stores import open_stores
 from activities.blobs import Blobs
 from activities.job_reconcile import JobReadSide
 from activities.ports import WorkerRegistry, WorkerStatus
 from activities.reconcile import ReadSide, SessionReadSide
+from activities.retrieval_ports import IndexStore
 from activities.task_reconcile import TaskReadSide
 from goatherd import heap
 from goatherd.actors.durable._obituaries import Obituaries
@@ -42,6 +44,7 @@ _LOOK_EVERY_S = 0.25
 """At the models: what changed is reported at once, as calls are sent by it."""
 _LAST_WORD_S = 1.0
 _MODEL_RETRY_S = 10.0
+_TIDY_EVERY_S = 3_600.0
 
 log = get_logger(__name__)
 
@@ -132,6 +135,7 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
                 memory_bytes=index_host.memory_bytes,
             )
             chores += [_report(stores.workers, of_indexes, index_host), index_host.run()]
+            chores.append(_tidy(AllEngines(settings), stores.indexes))
             stack.push_async_callback(_sign_off, stores.workers, of_indexes.identity)
         if Pool.ACTORS in pools:
             queue = settings.task_queue(Pool.ACTORS)
@@ -157,6 +161,16 @@ async def _serve(settings: Settings, pools: Sequence[Pool], types: ActorTypes) -
         async with asyncio.TaskGroup() as group:
             for work in (*(worker.run() for worker in workers), *chores):
                 group.create_task(work)
+
+
+async def _tidy(engines: AllEngines, store: IndexStore) -> None:
+    """What is left of indexes that went is removed when a worker begins, and now and then."""
+    while True:
+        try:
+            await engines.tidy(store)
+        except (GoatherdError, OSError) as error:
+            log.warning("could not remove snapshots of indexes that are no more", error=str(error))
+        await asyncio.sleep(_TIDY_EVERY_S)
 
 
 async def _sign_off(registry: WorkerRegistry, identity: str) -> None:

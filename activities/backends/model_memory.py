@@ -132,8 +132,9 @@ class Room:
     def _too_large(self, resident: Resident, whole: int, pinned: int) -> Unavailable:
         kept = f", of which pinned {self._many} keep {_mb(pinned)}" if pinned else ""
         return Unavailable(
-            f"the {self._one} {resident.name!r} takes about {_mb(whole)}, and the {self._many} of this worker "
-            f"may take {_mb(self.budget)}{kept}: set {self._setting} higher, or serve it on a larger machine",
+            f"the {self._one} {resident.name!r} takes about {_mb(whole)}, and the {self._many} of this "
+            f"worker may take {_mb(self.budget)}{kept}: set {self._setting} higher, or serve it on a "
+            "larger machine",
             code="model-too-large",
             retry_after_s=60,
         )

@@ -22,8 +22,8 @@ class IntakeMeter(Protocol):
     def begun(self, total: int) -> AbstractContextManager[None]:
         """While it lasts. Nothing is shown of nothing."""
 
-    def at(self, sent: int, taken: int) -> None:
-        """So many were sent, and so many of them taken in."""
+    def at(self, sent: int, taken: int, refused: int = 0) -> None:
+        """So many were sent, and so many of them taken in; those that were refused count no more."""
 
 
 class IntakeBars:
@@ -40,6 +40,7 @@ class IntakeBars:
         )
         self._rates = (Rate(), Rate())
         self._bars: list[TaskID] = []
+        self._total = 0
 
     @contextmanager
     def begun(self, total: int) -> Iterator[None]:
@@ -47,17 +48,18 @@ class IntakeBars:
             yield
             return
         with self._progress:
+            self._total = total
             self._bars = [
                 self._progress.add_task(name, total=total, rate="") for name in ("sent", "taken in")
             ]
             self.at(0, 0)
             yield
 
-    def at(self, sent: int, taken: int) -> None:
+    def at(self, sent: int, taken: int, refused: int = 0) -> None:
         for bar, rate, done in zip(self._bars, self._rates, (sent, taken), strict=False):
             rate.at(done)
             told = "" if rate.value is None else f"{rate.value:,.0f}/s"
-            self._progress.update(bar, completed=done, rate=told)
+            self._progress.update(bar, completed=done, total=self._total - refused, rate=told)
 
 
 class IntakeLines:
@@ -77,17 +79,17 @@ class IntakeLines:
         self._rate.at(0)
         yield
 
-    def at(self, sent: int, taken: int) -> None:
+    def at(self, sent: int, taken: int, refused: int = 0) -> None:
         self._rate.at(taken)
-        now, counts = self._clock(), (sent, taken)
-        ended = taken >= self._total
-        if not self._total or counts == self._told or (not ended and now - self._told_at < _LINE_EVERY_S):
+        now, counts, total = self._clock(), (sent, taken), self._total - refused
+        ended = taken >= total
+        if not total or counts == self._told or (not ended and now - self._told_at < _LINE_EVERY_S):
             return
         self._told_at, self._told = now, counts
-        value, eta = self._rate.value, self._rate.eta_s(self._total - taken)
+        value, eta = self._rate.value, self._rate.eta_s(total - taken)
         rate = "" if value is None else f", {value:,.0f}/s"
         left = "" if eta is None or ended else f", {duration(eta)} left"
-        self._say(f"{sent:,} of {self._total:,} sent, {taken:,} taken in{rate}{left}")
+        self._say(f"{sent:,} of {total:,} sent, {taken:,} taken in{rate}{left}")
 
 
 def intake_meter_for(screen: Screen, console: Console) -> IntakeMeter:

@@ -160,7 +160,7 @@ async def _send(
         loaded.sent += answer.kept
         loaded.refused += answer.refused
         refused += _refusals(answer, [id for id, _ in batch])
-        meter.at(loaded.sent + loaded.refused, _taken(loaded, answer.counts))
+        meter.at(loaded.sent, _taken(loaded, answer.counts), loaded.refused)
     _tell(screen, refused, "are refused", loaded.refused)
 
 
@@ -202,7 +202,7 @@ async def _taken_in(api: IndexApi, screen: Screen, meter: IntakeMeter, loaded: L
     delay = look_s
     while True:
         now = await api.index(loaded.index)
-        meter.at(loaded.sent + loaded.refused, _taken(loaded, now.counts))
+        meter.at(loaded.sent, _taken(loaded, now.counts), loaded.refused)
         if not now.counts.pending:
             return 0
         if now.state == "paused":
@@ -214,7 +214,7 @@ async def _taken_in(api: IndexApi, screen: Screen, meter: IntakeMeter, loaded: L
 
 def _taken(loaded: Loaded, counts: IntakeView) -> int:
     """Of what was sent; what others have sent meanwhile counts as if it were ours until it is taken in."""
-    return max(0, loaded.sent - counts.pending) + loaded.refused
+    return max(0, loaded.sent - counts.pending)
 
 
 async def _tell_failed(api: IndexApi, screen: Screen, known: _Known, loaded: Loaded) -> None:

@@ -196,9 +196,9 @@ def test_bars_show_both_counts() -> None:
     out = io.StringIO()
     bars = IntakeBars(Console(file=out, force_terminal=True, width=100))
     with bars.begun(1_000):
-        bars.at(1_000, 250)
-    assert "1000/1000" in out.getvalue()
-    assert "250/1000" in out.getvalue()
+        bars.at(900, 250, 100)
+    assert "900/900" in out.getvalue()
+    assert "250/900" in out.getvalue()
     with IntakeBars(Console(file=out)).begun(0):
         pass
 
@@ -212,9 +212,9 @@ def test_lines_tell_the_rate_and_what_is_left() -> None:
         now = 10.0
         meter.at(100, 20)
         now = 11.0
-        meter.at(100, 100)
-        meter.at(100, 100)
+        meter.at(90, 90, 10)
+        meter.at(90, 90, 10)
     assert said == [
         "100 of 100 sent, 20 taken in, 2/s, 0:40 left",
-        "100 of 100 sent, 100 taken in, 9/s",
+        "90 of 90 sent, 90 taken in, 8/s",
     ]

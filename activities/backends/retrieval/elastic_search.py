@@ -19,7 +19,7 @@ from goatherd.contracts.retrieval import IndexSpec, of_chunk_key
 from goatherd.contracts.search import Hit, Rank, SearchAnswer, SearchQuery
 from goatherd.errors import GoatherdError
 
-COMPARED = 10_000
+COMPARED = 1_000
 """Up to so many vectors that meet a filter are compared with one by one, which misses none."""
 _MORE = 4
 _ORDER = [{"_score": "desc"}, {"key": "asc"}]

@@ -1,52 +1,84 @@
-"""Which engine a version of an index is searched by."""
+"""Which engine a version of an index is searched by; and what becomes of what engines keep."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Protocol
 
-from activities.retrieval_ports import Engine
+from activities.retrieval_ports import Engine, IndexStore
 from goatherd.contracts.retrieval import Index, Version
 from goatherd.errors import ModelBroken
 from goatherd.settings import Settings
 
-OpenEngine = Callable[[Index, Version], Coroutine[Any, Any, Engine]]
+
+class Engines(Protocol):
+    """Opens engines, and removes what they have kept."""
+
+    async def open(self, index: Index, version: Version, *, fresh: bool = False) -> Engine:
+        """With what was last saved; `fresh`: with nothing.
+
+        Raises `Unavailable`: the engine's server is away; `ModelBroken`: a library, or the address of the
+        server, is missing.
+        """
+
+    async def discard(self, index: str, version: Version) -> None:
+        """Removes all that is kept of a version that is no more, and that nobody has open here."""
 
 
-def opener(settings: Settings) -> OpenEngine:
-    """Opens engines of every backend. Their libraries are imported when the first one needs them.
+class AllEngines:
+    """Of every backend. Their libraries are imported when the first one needs them."""
 
-    What it gives raises `Unavailable`: the engine's server is away; `ModelBroken`: a library, or the address
-    of the server, is missing.
-    """
+    def __init__(self, settings: Settings) -> None:
+        self._folder = settings.data / "indexes"
+        self._server = settings.elasticsearch, settings.elasticsearch_api_key
 
-    async def open_one(index: Index, version: Version) -> Engine:
-        spec = version.spec
+    async def open(self, index: Index, version: Version, *, fresh: bool = False) -> Engine:
         try:
-            if spec.backend == "elasticsearch":
+            if version.spec.backend == "elasticsearch":
                 from activities.backends.retrieval.elastic_engine import open_elastic
 
-                return await open_elastic(
-                    settings.elasticsearch, settings.elasticsearch_api_key, index, version
-                )
-            return await asyncio.to_thread(_open_local, settings, index, version)
+                if fresh:
+                    await self._remove(index.id, version.number)
+                return await open_elastic(*self._server, index, version)
+            return await asyncio.to_thread(self._open_local, index, version, fresh)
         except ImportError as error:
             raise ModelBroken(
                 f"this index needs {error.name or error} in its worker: pip install 'goatherd[retrieval]'"
             ) from error
 
-    return open_one
+    async def discard(self, index: str, version: Version) -> None:
+        spec = version.spec
+        if "elasticsearch" in (spec.backend, spec.lexical):
+            await self._remove(index, version.number)
+        await asyncio.to_thread(_forget, self._folder, index, version.number)
+
+    async def tidy(self, store: IndexStore) -> None:
+        """Removes snapshots of what went while nobody had it open. Raises `Unavailable`."""
+        from activities.backends.retrieval.snapshots import kept
+
+        for id, number in await asyncio.to_thread(kept, self._folder):
+            index = await store.index(id)
+            if index is None or all(one.number != number for one in index.versions):
+                await asyncio.to_thread(_forget, self._folder, id, number)
+
+    def _open_local(self, index: Index, version: Version, fresh: bool) -> Engine:
+        from activities.backends.retrieval.local_engine import open_engine
+
+        texts = None
+        if version.spec.lexical == "elasticsearch":
+            from activities.backends.retrieval.elastic_texts import elastic_texts
+
+            texts = elastic_texts(*self._server, index.id, version.number)
+        return open_engine(self._folder, index, version, fresh=fresh, elastic_texts=texts)
+
+    async def _remove(self, index: str, number: int) -> None:
+        from activities.backends.retrieval.elastic_engine import remove_elastic
+
+        await remove_elastic(*self._server, index, number)
 
 
-def _open_local(settings: Settings, index: Index, version: Version) -> Engine:
-    from activities.backends.retrieval.local_engine import open_engine
+def _forget(folder: Path, index: str, number: int) -> None:
+    from activities.backends.retrieval.snapshots import forget
 
-    texts = None
-    if version.spec.lexical == "elasticsearch":
-        from activities.backends.retrieval.elastic_texts import elastic_texts
-
-        texts = elastic_texts(
-            settings.elasticsearch, settings.elasticsearch_api_key, index.id, version.number
-        )
-    return open_engine(settings.data / "indexes", index, version, elastic_texts=texts)
+    forget(folder, index, number)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from threading import Event
 from typing import Any, TypeVar
 
 from activities.backends.machine import Machine, main_memory
 from activities.backends.model_host import ModelHost
 from activities.backends.model_memory import Room
-from activities.backends.retrieval.engines import OpenEngine, opener
+from activities.backends.retrieval.engines import AllEngines, Engines
 from activities.inference_ports import Item, LoadContext, Made, Result, Runner
 from activities.ports import ChatModel
 from activities.retrieval_ports import Engine, IndexStore
@@ -44,8 +43,9 @@ _SHARE = 0.2
 T = TypeVar("T")
 
 
-def host_indexes(settings: Settings, store: IndexStore) -> ModelHost:
-    """A host of indexes in this process. To be made in the loop in which it is used."""
+def host_indexes(settings: Settings, store: IndexStore, engines: Engines | None = None) -> ModelHost:
+    """A host of indexes in this process. To be made in the loop in which it is used. `engines`: default,
+    those that the settings have."""
     given = settings.index_memory_mb
     room = Room(
         given << 20 if given is not None else int(main_memory() * _SHARE),
@@ -53,19 +53,24 @@ def host_indexes(settings: Settings, store: IndexStore) -> ModelHost:
         kind=("index", "indexes"),
         setting="GOATHERD_INDEX_MEMORY_MB",
     )
-    provider = IndexProvider(store, opener(settings), asyncio.get_running_loop())
+    provider = IndexProvider(store, engines or AllEngines(settings), asyncio.get_running_loop())
     alone = settings.model_copy(update={"models": {}})
-    return ModelHost(alone, providers=lambda _: provider, machine=Machine("cpu", room.budget), room=room)
+    host = ModelHost(alone, providers=lambda _: provider, machine=Machine("cpu", room.budget), room=room)
+    provider.let_go = host.unload
+    return host
 
 
 class IndexProvider:
     """`Provider` of indexes. Its blocking methods are called in threads, and wait for `loop`, where store and
     engines live."""
 
-    def __init__(self, store: IndexStore, open_engine: OpenEngine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: IndexStore, engines: Engines, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
-        self._open_engine = open_engine
+        self._engines = engines
         self._loop = loop
+        self.let_go: Callable[[str], Awaitable[object]] | None = None
+        """What puts a version out by its name, when it is no more."""
+        self._farewells: set[asyncio.Future[object]] = set()
 
     def check(self, name: str, spec: ModelSpec) -> None:
         """Whoever makes such a spec is one of us."""
@@ -77,7 +82,7 @@ class IndexProvider:
         return self._wait(self._estimate(spec))
 
     def load(self, name: str, spec: ModelSpec, context: LoadContext) -> HostedIndex:
-        return self._wait(self._load(spec, context))
+        return self._wait(self._load(name, spec, context))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -97,18 +102,29 @@ class IndexProvider:
             raise NotFound("The index, or this version of it, is no more.")
         return index, version
 
-    async def _load(self, spec: ModelSpec, context: LoadContext) -> HostedIndex:
+    async def _load(self, name: str, spec: ModelSpec, context: LoadContext) -> HostedIndex:
         index, version = await self._find(spec)
         context.progress("opening the last snapshot")
-        engine = await self._open_engine(index, version)
-        hosted = HostedIndex(index.id, version, self._store, engine)
+        engine = await self._engines.open(index, version)
+        if engine.applied > (await self._store.seq(index.id) or 0):
+            # The store was set back to what it had before: this is of a past that is none.
+            await engine.close()
+            engine = await self._engines.open(index, version, fresh=True)
+        hosted = HostedIndex(index.id, version, self._store, engine, self._engines)
         try:
             await hosted.catch_up(lambda left: context.progress(f"{left:,} entries to read"))
         except BaseException:
             await engine.close()
             raise
-        hosted.follow()
+        hosted.follow(lambda: self._gone(name))
         return hosted
+
+    def _gone(self, name: str) -> None:
+        """A version is no more: it is put out as soon as nobody searches it."""
+        if self.let_go is not None:
+            task = asyncio.ensure_future(self.let_go(name))
+            self._farewells.add(task)
+            task.add_done_callback(self._farewells.discard)
 
 
 class HostedIndex:
@@ -117,7 +133,10 @@ class HostedIndex:
     tasks: Sequence[Task] = (Task.SEARCH,)
     chat: ChatModel | None = None
 
-    def __init__(self, index: str, version: Version, store: IndexStore, engine: Engine) -> None:
+    def __init__(
+        self, index: str, version: Version, store: IndexStore, engine: Engine, engines: Engines
+    ) -> None:
+        self._engines = engines
         self._index = index
         self._version = version
         self._store = store
@@ -125,6 +144,7 @@ class HostedIndex:
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._unsaved = 0
+        self._gone = False
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -137,21 +157,25 @@ class HostedIndex:
             raise WrongTask(f"an index is searched, not asked for {task}")
         return _Searcher(self, self._loop)
 
-    def follow(self) -> None:
-        """Takes in what comes, until it is closed."""
-        self._following = asyncio.create_task(self._follow(), name=f"follow {self._index}")
+    def follow(self, gone: Callable[[], None] = lambda: None) -> None:
+        """Takes in what comes, until it is closed. `gone` is called when the version is no more: closed then,
+        it removes what it has saved."""
+        self._following = asyncio.create_task(self._follow(gone), name=f"follow {self._index}")
 
     async def close(self) -> None:
         if self._following is not None:
             await put_down(self._following)
         async with self._turn:
             try:
-                if self._unsaved:
-                    await self._engine.save()
-            except GoatherdError as error:
-                _log.warning("an index was not saved: %s", error.message)
+                if self._unsaved and not self._gone:
+                    await self._save()
             finally:
                 await self._engine.close()
+            if self._gone:
+                try:
+                    await self._engines.discard(self._index, self._version)
+                except (GoatherdError, OSError) as error:
+                    _log.warning("what was kept of the index %s is left: %s", self._index, error)
 
     async def search(self, items: Sequence[Item]) -> list[Result]:
         await self.catch_up()
@@ -185,25 +209,31 @@ class HostedIndex:
                     await self._save()
             await self._engine.apply([], seq)
 
-    async def _follow(self) -> None:
+    async def _follow(self, gone: Callable[[], None]) -> None:
         rest_since, applied = self._loop.time(), self._engine.applied
         while True:
             await asyncio.sleep(FOLLOW_S)
-            with suppress(Unavailable):
-                try:
-                    await self.catch_up()
-                except NotFound:
+            try:
+                if not await self._is_alive():
+                    self._gone = True
+                    gone()
                     return
-                except Unavailable:
-                    raise
-                except Exception as error:
-                    # A search meets it again, and tells its caller.
-                    _log.error("the index %s can't follow its store", self._index, exc_info=error)
+                await self.catch_up()
+            except (Unavailable, NotFound):
+                continue
+            except Exception as error:
+                # A search meets it again, and tells its caller.
+                _log.error("the index %s can't follow its store", self._index, exc_info=error)
+                continue
             if self._engine.applied != applied:
                 rest_since, applied = self._loop.time(), self._engine.applied
             elif self._unsaved and self._loop.time() - rest_since >= SAVE_AT_REST_S:
                 async with self._turn:
                     await self._save()
+
+    async def _is_alive(self) -> bool:
+        index = await self._store.index(self._index)
+        return index is not None and any(one.number == self._version.number for one in index.versions)
 
     async def _save(self) -> None:
         try:

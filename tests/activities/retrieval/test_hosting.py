@@ -85,18 +85,27 @@ class Pasture:
         self.store = MemoryIndexStore()
         self.engines: dict[str, ListEngine] = {}
         self.opened = 0
-        provider = IndexProvider(self.store, self._open, asyncio.get_running_loop())
+        self.discarded = asyncio.Event()
+        self.before: dict[str, int] = {}
+        """How far an engine is when it is opened with what was saved."""
+        provider = IndexProvider(self.store, self, asyncio.get_running_loop())
         self.host = ModelHost(
             Settings(models={}),
             providers=lambda _: provider,
             machine=Machine("cpu", budget),
             room=Room(budget, wait_s=0.1, kind=("index", "indexes"), setting="GOATHERD_INDEX_MEMORY_MB"),
         )
+        provider.let_go = self.host.unload
 
-    async def _open(self, index: Index, version: Version) -> ListEngine:
+    async def open(self, index: Index, version: Version, *, fresh: bool = False) -> ListEngine:
         self.opened += 1
         engine = self.engines[index.id] = ListEngine()
+        engine.applied = 0 if fresh else self.before.get(index.id, 0)
         return engine
+
+    async def discard(self, index: str, version: Version) -> None:
+        assert self.engines[index].closed
+        self.discarded.set()
 
     async def make(self, id: str = INDEX, *texts: str) -> None:
         now = datetime.now(UTC)
@@ -145,7 +154,7 @@ async def test_a_search_sees_what_was_committed_before_it() -> None:
 async def test_two_first_searches_load_once() -> None:
     async with pasture() as here:
         await here.make(INDEX, "a goat")
-        assert await asyncio.gather(here.find("goat"), here.find("sheep")) == [[["a goat"]], [[]]]
+        assert list(await asyncio.gather(here.find("goat"), here.find("sheep"))) == [[["a goat"]], [[]]]
         assert here.opened == 1
 
 
@@ -200,6 +209,34 @@ async def test_an_index_that_is_gone_is_not_found() -> None:
         assert isinstance(gone, NotFound)
         with pytest.raises(NotFound):
             await here.find("goat", id="idx_01k9w2x6hj3v8m5r7t0q4n1b2d")
+
+
+async def test_what_is_no_more_is_put_out_with_all_that_was_kept_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hosting, "FOLLOW_S", 0.01)
+    async with pasture() as here:
+        await here.make(INDEX, "a goat")
+        await here.find("goat")
+        engine = here.engines[INDEX]
+        await here.store.build(
+            INDEX, Version(number=2, spec=IndexSpec(dimensions=0), created_at=datetime.now(UTC))
+        )
+        await here.store.take_in(INDEX, 2, [Entry(doc="a goat", rev=1, texts=["a goat"], spans=[(0, 6)])])
+        assert not engine.closed
+        await here.store.swap(INDEX, 2)
+        async with asyncio.timeout(5):
+            await here.discarded.wait()
+        await here.host.unload(hosted_name(INDEX, 1))  # It waits for what is on its way out.
+        assert here.host.used_bytes == 0
+
+
+async def test_what_was_saved_of_another_past_is_left_alone() -> None:
+    async with pasture() as here:
+        await here.make(INDEX, "a goat")
+        here.before[INDEX] = 7
+        assert await here.find("goat") == [["a goat"]]
+        assert here.opened == 2
 
 
 async def test_one_index_goes_for_another_and_growth_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,6 +250,13 @@ def _faulty(make: Make, metric: str, opened: Opened) -> type[RuleBasedStateMachi
                 pass
             opened.mend()
 
+        @rule(saved=st.booleans())
+        def begin_anew(self, saved: bool) -> None:
+            if saved:
+                # What was taken in by half can't be saved.
+                self.catch_up()
+            super().begin_anew(saved)
+
         def teardown(self) -> None:
             super().teardown()
             assert set(opened.vectors.rows) == set(opened.texts.texts) == set(self.reference.chunks())
