@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Protocol
 
 from temporalio import activity
 
 from activities.attending import beating, handed_over
 from activities.inference_ports import ModelHost
-from goatherd.contracts.retrieval import WARM_INDEX, VersionOf, hosted_name, hosted_spec
+from goatherd.contracts.retrieval import TIDY_INDEX, WARM_INDEX, VersionOf, hosted_name, hosted_spec
 from goatherd.errors import GoatherdError
 from goatherd.temporal import failure
+
+if TYPE_CHECKING:
+    from activities.retrieval_ports import IndexStore
+
+
+class Tidying(Protocol):
+    """Who keeps what engines save."""
+
+    async def tidy_index(self, store: IndexStore, id: str) -> None:
+        """Removes all that is kept of one index, but of the versions that it has now. Raises
+        `Unavailable`."""
 
 
 class IndexLoading:
     """What is asked of a worker of the pool `retrieval` besides searches."""
 
-    def __init__(self, indexes: ModelHost) -> None:
+    def __init__(self, indexes: ModelHost, store: IndexStore, engines: Tidying) -> None:
         self._indexes = indexes
+        self._store = store
+        self._engines = engines
+
+    @activity.defn(name=TIDY_INDEX)
+    async def tidy(self, index: str) -> None:
+        """Removes what engines keep of versions that are no more."""
+        try:
+            async with beating():
+                await self._engines.tidy_index(self._store, index)
+        except GoatherdError as error:
+            raise failure(error) from error
+        except asyncio.CancelledError:
+            if (over := handed_over("this")) is not None:
+                raise over from None
+            raise
 
     @activity.defn(name=WARM_INDEX)
     async def warm(self, version: VersionOf) -> None:

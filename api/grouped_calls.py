@@ -27,6 +27,7 @@ from goatherd.waiting import put_down
 _FLIGHTS = 2
 _FLIGHTS_ALONE = 64
 """Orders of one model and task that are under way at the same time: of several inputs, and of one each."""
+_MOST_GROUPS = 1_000
 _WINDOW = 512
 """Inputs of one request that wait at the same time."""
 
@@ -103,6 +104,9 @@ class GroupedCalls:
             flights=_FLIGHTS if grouped else _FLIGHTS_ALONE,
             queue=limits.queue,
         )
+        if len(self._groups) >= _MOST_GROUPS:
+            # Of models, and versions of indexes, that nobody asks at the moment, or ever again.
+            self._groups = {key: known for key, known in self._groups.items() if not known[1].idle}
         # An older one of another spec ends what it has; its calls hold it.
         self._groups[key] = (entry.spec, group)
         return group

@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.backends.retrieval.embedding import Embedding
+from activities.backends.retrieval.engines import AllEngines
 from activities.backends.webhooks import Webhooks
 from activities.blobs import Blobs
 from activities.chat import ReplyActivities, StoreActivities
@@ -145,11 +146,11 @@ def _inference(parts: Parts) -> list[Worker]:
 def _retrieval(parts: Parts) -> list[Worker]:
     """Searches are calls of what a worker hosts, as models' are: some come to whoever has room, most to the
     worker that has the index."""
-    if parts.index_host is None:
+    if parts.index_host is None or parts.indexes is None:
         return []
     calls = InferenceActivities(parts.index_host, worker=parts.index_queue)
-    loading = IndexLoading(parts.index_host)
-    shared: list[Callable[..., Any]] = [calls.infer, loading.warm]
+    loading = IndexLoading(parts.index_host, parts.indexes, AllEngines(parts.settings))
+    shared: list[Callable[..., Any]] = [calls.infer, loading.warm, loading.tidy]
     if parts.searching is not None:
         shared.append(RetrievalActivities(parts.searching).search)
     own: list[Callable[..., Any]] = [calls.infer, calls.load_model, calls.unload_model]

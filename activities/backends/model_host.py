@@ -34,6 +34,7 @@ from goatherd.waiting import put_down
 FOLLOW_S = 2.0
 """How soon a model that was registered or changed elsewhere is known here, if nobody asks for it sooner."""
 _LOADS_AT_ONCE = 4
+_MOST_FAILED = 200
 _TALKS = (Task.CONVERSATIONAL, Task.TEXT_GENERATION)
 
 _log = logging.getLogger(__name__)
@@ -337,6 +338,8 @@ class ModelHost:
             if error is not None and not (isinstance(error, GoatherdError) and error.code == "no-room"):
                 why = error.message if isinstance(error, GoatherdError) else repr(error)
                 self._failed[hosted.name] = hosted.spec, why
+                while len(self._failed) > _MOST_FAILED:
+                    del self._failed[next(iter(self._failed))]
 
     def _let_go(self, hosted: Hosted) -> None:
         """Nobody new gets it; it is closed when the last one is done with it."""

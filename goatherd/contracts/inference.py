@@ -6,6 +6,8 @@ workers is in `inference_work`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -148,6 +150,15 @@ class ModelSpec(ModelWish):
     bounds: Bounds | None = Field(
         None, description="Of a model that was registered by a request. None: it stands in the settings."
     )
+
+
+def fingerprint(spec: ModelWish) -> str:
+    """The same for specs of one model, whatever its limits and defaults are: what it computes is then alike.
+
+    A model that lies elsewhere counts as another one: nobody looks into its files.
+    """
+    fields = [spec.provider, spec.source, spec.revision, spec.options]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Token(Contract):

@@ -137,7 +137,16 @@ class IndexSpec(IndexWish):
     """One version of an index, with all that is needed to build it. `dimensions` is set."""
 
     dimensions: int = Field(ge=0, le=MOST_DIMENSIONS)
+    model_print: str | None = Field(
+        None,
+        description="What the model was when the version was begun: another under its name makes others.",
+    )
 
+
+ANOTHER_MODEL = (
+    "The model {!r} is another one now than the one that this index was made with: their vectors can't be "
+    "compared. Have the index built anew (`__rebuild`), or register the model as it was."
+)
 
 IndexState = Literal["ready", "building", "paused", "deleting"]
 
@@ -345,6 +354,8 @@ NUDGE = "nudge"
 """The signal that tells it of new work; whoever sends it starts the workflow, if it does not run."""
 WARM_INDEX = "index.warm"
 """The activity of the pool `retrieval` that has a worker load a version (`VersionOf`) before it serves."""
+TIDY_INDEX = "index.tidy"
+"""The activity of the pool `retrieval` that removes what engines keep of versions that are no more."""
 SEARCH_STEP = "index.search"
 """The activity of the pool `retrieval` that searches for a workflow: an agent's or a graph's step."""
 

@@ -180,3 +180,23 @@ def serve_metrics(port: int, host: str = "127.0.0.1") -> MetricsServer:
     """
     server, thread = start_http_server(port, addr=host, registry=REGISTRY)
     return MetricsServer(server, thread)
+
+
+_OF_MODELS = (
+    INFER_WAITING,
+    INFER_BATCH,
+    INFER_QUEUE_SECONDS,
+    INFER_COMPUTE_SECONDS,
+    INFER_ITEMS,
+    INFER_TOKENS,
+    MODEL_LOADS,
+    MODEL_LOAD_SECONDS,
+    MODEL_EVICTIONS,
+    MODEL_MEMORY,
+)
+
+
+def forget_model(name: str) -> None:
+    """Removes all that is counted of one: it will not come again."""
+    for metric in _OF_MODELS:
+        metric.remove_by_labels({"model": name})

@@ -5,12 +5,12 @@ search this version share it, and what one of them has taken in the others have.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from elasticsearch import AsyncElasticsearch
 
 from activities.backends.retrieval.elastic_client import IndexLost, connect, elastic_errors
-from activities.backends.retrieval.elastic_schema import version_name, words_name
+from activities.backends.retrieval.elastic_schema import of_index, version_name, words_name
 from activities.backends.retrieval.elastic_search import ElasticSearches
 from activities.backends.retrieval.elastic_writes import ElasticWriter
 from activities.retrieval_ports import Engine
@@ -116,5 +116,18 @@ async def remove_elastic(url: str | None, api_key: str | None, index: str, numbe
             await client.indices.delete(
                 index=[version_name(index, number), words_name(index, number)], ignore_unavailable=True
             )
+    finally:
+        await client.close()
+
+
+async def remove_gone(url: str | None, api_key: str | None, index: str, live: Collection[int]) -> None:
+    """Removes what Elasticsearch has of an index's versions, but for those that are live."""
+    client = connect(url, api_key)
+    wanted = {name(index, number) for number in live for name in (version_name, words_name)}
+    try:
+        with elastic_errors():
+            there = await client.indices.get(index=of_index(index), ignore_unavailable=True)
+            if gone := sorted(set(there.body) - wanted):
+                await client.indices.delete(index=gone, ignore_unavailable=True)
     finally:
         await client.close()

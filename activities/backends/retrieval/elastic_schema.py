@@ -31,6 +31,11 @@ def version_name(index: str, number: int) -> str:
     return f"{PREFIX}{index}-{number}".lower()
 
 
+def of_index(index: str) -> str:
+    """A pattern of the names of all versions of an index."""
+    return f"{PREFIX}{index}-*".lower()
+
+
 def words_name(index: str, number: int) -> str:
     """Of the one that has only the words of a version whose vectors are elsewhere."""
     return f"{version_name(index, number)}-words"

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from activities.indexing import Failed, MadeEntries
 from activities.inference_items import ItemReader, problem
 from activities.inference_ports import Item, Made, ModelHost, Result
-from goatherd.contracts.inference import ModelSpec
+from goatherd.contracts.inference import ModelSpec, fingerprint
 from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.inference_work import Problem, WorkItem
 from goatherd.contracts.retrieval import (
+    ANOTHER_MODEL,
     MOST_CHUNKS,
     MOST_ENTRY_BYTES,
     Document,
@@ -128,6 +129,8 @@ class Embedding:
         if self._host is None:
             raise Unavailable("This worker has no models.", code="no-worker")
         own = await self._host.spec(model)
+        if spec.model_print not in (None, fingerprint(own)):
+            raise Invalid(ANOTHER_MODEL.format(model), code="another-model")
         if (model, spec.dimensions) in self._shortened:
             return await self._computed(caller, model, own, texts, spec.dimensions)
         results = await self._computed(caller, model, own, texts)

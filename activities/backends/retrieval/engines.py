@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -57,9 +58,24 @@ class AllEngines:
         """Removes snapshots of what went while nobody had it open. Raises `Unavailable`."""
         from activities.backends.retrieval.snapshots import kept
 
-        for id, number in await asyncio.to_thread(kept, self._folder):
-            index = await store.index(id)
-            if index is None or all(one.number != number for one in index.versions):
+        for id in dict(await asyncio.to_thread(kept, self._folder)):
+            await self._tidy_folder(id, await _live(store, id))
+
+    async def tidy_index(self, store: IndexStore, id: str) -> None:
+        """Removes all that is kept of one index, but of the versions that it has now. Raises
+        `Unavailable`."""
+        live = await _live(store, id)
+        await self._tidy_folder(id, live)
+        if self._server[0] is not None:
+            from activities.backends.retrieval.elastic_engine import remove_gone
+
+            await remove_gone(*self._server, id, live)
+
+    async def _tidy_folder(self, id: str, live: Collection[int]) -> None:
+        from activities.backends.retrieval.snapshots import kept
+
+        for one, number in await asyncio.to_thread(kept, self._folder):
+            if one == id and number not in live:
                 await asyncio.to_thread(_forget, self._folder, id, number)
 
     def _open_local(self, index: Index, version: Version, fresh: bool) -> Engine:
@@ -76,6 +92,11 @@ class AllEngines:
         from activities.backends.retrieval.elastic_engine import remove_elastic
 
         await remove_elastic(*self._server, index, number)
+
+
+async def _live(store: IndexStore, id: str) -> set[int]:
+    index = await store.index(id)
+    return set() if index is None else {one.number for one in index.versions}
 
 
 def _forget(folder: Path, index: str, number: int) -> None:

@@ -25,6 +25,7 @@ from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.retrieval import Index, Version, version_number
 from goatherd.errors import GoatherdError, NotFound, Unavailable, WrongTask
 from goatherd.settings import Settings
+from goatherd.telemetry import metrics
 from goatherd.waiting import put_down
 
 FOLLOW_S = 1.0
@@ -32,6 +33,8 @@ SAVE_AFTER = 20_000
 """Entries: then what was taken in since the last snapshot is saved, at rest or not."""
 SAVE_AT_REST_S = 15.0
 """What was taken in is saved when nothing has come for so long."""
+_ROUNDS = 20
+"""Of reading what came while the store was read: under steady writes there is no end to it."""
 _ROOM = 1.2
 """What an index takes, of the bytes of its vectors; guessed before it is loaded."""
 
@@ -105,11 +108,7 @@ class IndexProvider:
     async def _load(self, name: str, spec: ModelSpec, context: LoadContext) -> HostedIndex:
         index, version = await self._find(spec)
         context.progress("opening the last snapshot")
-        engine = await self._engines.open(index, version)
-        if engine.applied > (await self._store.seq(index.id) or 0):
-            # The store was set back to what it had before: this is of a past that is none.
-            await engine.close()
-            engine = await self._engines.open(index, version, fresh=True)
+        engine = await self._opened(index, version)
         hosted = HostedIndex(index.id, version, self._store, engine, self._engines)
         try:
             await hosted.catch_up(lambda left: context.progress(f"{left:,} entries to read"))
@@ -119,8 +118,21 @@ class IndexProvider:
         hosted.follow(lambda: self._gone(name))
         return hosted
 
+    async def _opened(self, index: Index, version: Version) -> Engine:
+        engine = await self._engines.open(index, version)
+        try:
+            if engine.applied <= (await self._store.seq(index.id) or 0):
+                return engine
+        except BaseException:
+            await engine.close()
+            raise
+        # The store was set back to what it had before: this is of a past that is none.
+        await engine.close()
+        return await self._engines.open(index, version, fresh=True)
+
     def _gone(self, name: str) -> None:
         """A version is no more: it is put out as soon as nobody searches it."""
+        metrics.forget_model(name)
         if self.let_go is not None:
             task = asyncio.ensure_future(self.let_go(name))
             self._farewells.add(task)
@@ -198,16 +210,25 @@ class HostedIndex:
         async with self._turn:
             if self._engine.applied >= seq:
                 return
-            number = self._version.number
-            # With 0, `deleted` ones would be left out.
-            after = self._engine.applied or (-1 if self._engine.shared else 0)
-            async for entries in self._store.entries(self._index, number, after=after, upto=seq):
-                await self._engine.apply(entries, entries[-1].seq)
-                self._unsaved += len(entries)
-                progress(seq - self._engine.applied)
-                if self._unsaved >= SAVE_AFTER:
-                    await self._save()
-            await self._engine.apply([], seq)
+            for _ in range(_ROUNDS):
+                await self._read(seq, progress)
+                newest = await self._store.seq(self._index)
+                if newest is None or newest <= seq:
+                    return
+                # Of a document that was written anew meanwhile the older entry was not there any more, and
+                # the newer one came behind the end.
+                seq = newest
+
+    async def _read(self, upto: int, progress: Callable[[int], None]) -> None:
+        # With 0, `deleted` ones would be left out.
+        after = self._engine.applied or (-1 if self._engine.shared else 0)
+        async for entries in self._store.entries(self._index, self._version.number, after=after, upto=upto):
+            await self._engine.apply(entries, entries[-1].seq)
+            self._unsaved += len(entries)
+            progress(upto - self._engine.applied)
+            if self._unsaved >= SAVE_AFTER:
+                await self._save()
+        await self._engine.apply([], upto)
 
     async def _follow(self, gone: Callable[[], None]) -> None:
         rest_since, applied = self._loop.time(), self._engine.applied

@@ -10,7 +10,12 @@ import pytest
 from elasticsearch import AsyncElasticsearch
 
 from activities.backends.retrieval import elastic_search
-from activities.backends.retrieval.elastic_engine import ElasticEngine, open_elastic, remove_elastic
+from activities.backends.retrieval.elastic_engine import (
+    ElasticEngine,
+    open_elastic,
+    remove_elastic,
+    remove_gone,
+)
 from activities.backends.retrieval.elastic_schema import version_name
 from activities.retrieval_ports import Engine
 from goatherd.contracts.model import Json
@@ -133,6 +138,24 @@ class TestItsServer(EngineChecks):
                 await remove_elastic(server.url, None, index.id, version.number)
             async with AsyncElasticsearch(server.url) as client:
                 assert not await client.indices.exists(index=version_name(index.id, version.number))
+
+    async def test_versions_that_are_no_more_go_and_others_stay(
+        self, make: Make, server: ElasticServer
+    ) -> None:
+        index, first = index_of(**self.wish)
+        other, _ = index_of(**self.wish)
+        versions = [first, first.model_copy(update={"number": 2}), first.model_copy(update={"number": 12})]
+        for of, version in [*((index, one) for one in versions), (other, first)]:
+            await (await make(of, version)).close()
+        await remove_gone(server.url, None, index.id, {2})
+        async with AsyncElasticsearch(server.url) as client:
+            there = [
+                bool(await client.indices.exists(index=version_name(of.id, number)))
+                for of, number in ((index, 1), (index, 2), (index, 12), (other, 1))
+            ]
+        assert there == [False, True, False, True]
+        await remove_gone(server.url, None, index.id, set())
+        await remove_gone(server.url, None, index.id, set())
 
     async def test_server_that_is_away_is_told_without_its_address(self) -> None:
         with elastic_server() as server:

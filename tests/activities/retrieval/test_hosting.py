@@ -27,7 +27,7 @@ from goatherd.contracts.retrieval import (
     hosted_spec,
 )
 from goatherd.contracts.search import Hit, SearchAnswer, SearchQuery
-from goatherd.errors import GoatherdError, Invalid, NotFound
+from goatherd.errors import GoatherdError, Invalid, NotFound, Unavailable
 from goatherd.settings import Settings
 
 INDEX = "idx_01k9w2x6hj3v8m5r7t0q4n1b2c"
@@ -237,6 +237,35 @@ async def test_what_was_saved_of_another_past_is_left_alone() -> None:
         here.before[INDEX] = 7
         assert await here.find("goat") == [["a goat"]]
         assert here.opened == 2
+
+
+async def test_a_document_that_is_written_anew_while_the_index_is_read_is_found() -> None:
+    async with pasture() as here:
+        await here.make(INDEX, "a goat", "a kid")
+        read = here.store.entries
+        anew = ["a goat"] * 2
+
+        async def meanwhile(index: str, version: int, **span: int) -> AsyncIterator[list[Entry]]:
+            if anew:
+                await here.put(anew.pop())
+            async for entries in read(index, version, **span):
+                yield entries
+
+        here.store.entries = meanwhile  # type: ignore[method-assign, assignment]
+        assert await here.find("goat") == [["a goat"]]
+
+
+async def test_an_engine_that_can_not_begin_is_closed() -> None:
+    async with pasture() as here:
+        await here.make(INDEX, "a goat")
+
+        async def away(id: str) -> int:
+            raise Unavailable("the store is away")
+
+        here.store.seq = away  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await here.find("goat")
+        assert here.engines[INDEX].closed
 
 
 async def test_one_index_goes_for_another_and_growth_counts(monkeypatch: pytest.MonkeyPatch) -> None:
