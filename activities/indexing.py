@@ -234,7 +234,8 @@ class IndexPlanning:
                 more = not whole or len(todo) == limit
                 work.append(VersionWork(version=version, parts=parts, more=more))
                 close = version == index.building and len(todo) < _COMPARED
-            return Plan(work=work, complete=close and await self._may_serve(index))
+            complete = close and await self._lacks_only_common(index) and not await self._is_stuck(index)
+            return Plan(work=work, complete=complete)
         except GoatherdError as error:
             raise failure(error) from error
 
@@ -251,22 +252,47 @@ class IndexPlanning:
     async def complete(self, of: VersionOf) -> bool:
         """Lets a version that was built serve, if it has all that the serving one has.
 
-        Exact as long as the serving one takes nothing in meanwhile: so nothing that can be found is lost by
-        it. What neither has taken in yet does not count, else a stream of writes would put it off for ever.
+        Exact: nothing that can be found is lost by it, nor found as it was earlier. What neither has taken in
+        yet does not count, else a stream of writes would put it off for ever. Documents that failed in it and
+        are found in the other keep it from serving.
         """
         try:
-            index = await self._store.index(of.index)
-            if index is None or index.building is None or index.building.number != of.version:
-                return False
-            if not await self._may_serve(index):
-                return False
-            swapped = await self._store.swap(of.index, of.version)
-            return swapped is not None and swapped.serving.number == of.version
+            for _ in range(_ROUNDS):
+                index = await self._store.index(of.index)
+                if index is None:
+                    return False
+                if index.serving.number == of.version:
+                    # An earlier try of this one did it.
+                    return True
+                if index.building is None or index.building.number != of.version:
+                    return False
+                if not await self._may_serve(index):
+                    return False
+                # What was found holds only as long as no version takes anything in.
+                swapped = await self._store.swap(of.index, of.version, seq=index.seq)
+                if swapped is not None and swapped.serving.number == of.version:
+                    return True
+            return False
         except GoatherdError as error:
             raise failure(error) from error
 
     async def _may_serve(self, index: Index) -> bool:
-        """Whether the version that is being built lacks only what the serving one lacks, too."""
+        """Whether nothing that can be found is lost if the version that is being built serves."""
+        if index.building is None or not await self._lacks_only_common(index):
+            return False
+        return not await self._store.lacking(index.id, index.building.number, 1)
+
+    async def _is_stuck(self, index: Index) -> bool:
+        """Whether the version that is being built can't serve before documents that failed in it are retried,
+        changed or removed."""
+        if index.building is None:
+            return False
+        # Those that failed come first. What else it lacks is caught up with, or found by the audit.
+        lacking = await self._store.lacking(index.id, index.building.number, 1)
+        return any(one.error is not None for one in await self._store.read(index.id, lacking))
+
+    async def _lacks_only_common(self, index: Index) -> bool:
+        """Whether all that is to do by the version that is being built is to do by the serving one, too."""
         if index.building is None:
             return False
         lacks = await self._store.todo(index.id, index.building.number, _COMPARED)

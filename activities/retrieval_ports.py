@@ -78,7 +78,8 @@ class IndexStore(Protocol):
 
     async def unfinished(self) -> list[tuple[str, str]]:
         """Ids and owners of indexes that ingestion has something to do for: documents, a version that is
-        being built, something to sweep. Not of paused ones. Of a dropped one the owner is empty."""
+        being built, something to sweep. Not of paused ones, nor of those where all that keeps a version from
+        serving is documents that failed. Of a dropped one the owner is empty."""
 
     # -- documents
 
@@ -116,8 +117,9 @@ class IndexStore(Protocol):
         """Keeps what a version now has of documents, numbered by the next `seq`s, in this order; these
         documents are not to do any more, by this version. In one transaction, or several if they are many, so
         that nobody ever sees a number whose predecessors are not there. What is of another revision than the
-        document has now (or of none: it was removed) is left out. Gives how many were kept. Nothing, if the
-        version is none of the index.
+        document has now (or of none: it was removed), or of one that failed in this version (or was
+        cancelled) and is not tried again, is left out. Gives how many were kept. Nothing, if the version is
+        none of the index.
         """
 
     async def fail(self, index: str, version: int, failed: Sequence[tuple[str, int, Problem]]) -> None:
@@ -143,8 +145,15 @@ class IndexStore(Protocol):
         """How many documents have no entry of their present revision in this version, nor an error; these are
         made to do again."""
 
-    async def swap(self, id: str, version: int) -> Index | None:
-        """Lets the version that was built serve, if it still is the one being built."""
+    async def lacking(self, index: str, version: int, limit: int) -> list[str]:
+        """Ids of documents that could be found no more, or only as they were earlier, if this version served:
+        the serving one has an entry of them that is not deleted, and this one has none, or one of an earlier
+        revision. Those that failed in this version come first. Costs nothing while all documents are done by
+        this version, else it grows with how many are not."""
+
+    async def swap(self, id: str, version: int, *, seq: int | None = None) -> Index | None:
+        """Lets the version that was built serve, if it still is the one being built; and, if `seq` is given,
+        only if that is the number of the newest entry still: then all versions have what they had."""
 
     async def abandon(self, id: str, version: int) -> Index | None:
         """Gives up the version that is being built."""

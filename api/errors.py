@@ -22,7 +22,7 @@ from starlette.types import Scope
 from api.error_shapes import Surface, shaped, surface_of
 from goatherd.contracts.ids import ASSIGNMENT_ID, CHAT_ID, MESSAGE_ID, SUBTASK_ID, TASK_ID
 from goatherd.contracts.inference import MODEL_NAME
-from goatherd.contracts.retrieval import DOC_ID, INDEX_NAME
+from goatherd.contracts.retrieval import DOC_ID, DOC_ID_RULE, INDEX_NAME
 from goatherd.errors import (
     Conflict,
     DeadlineExceeded,
@@ -126,6 +126,7 @@ TITLES = {
     "idempotency-key-in-use": "Idempotency key in use",
     "idempotency-key-invalid": "Invalid idempotency key",
     "idempotency-key-reused": "Idempotency key reused",
+    "another-model": "The model is another one now",
     "index-exists": "Another index has this name",
     "index-rebuilt": "Another version is being built",
     "internal": "Internal error",
@@ -171,7 +172,7 @@ PATTERNS = {
     ASSIGNMENT_ID: "The id of an assignment, such as asg_01k9w2x6hj3v8m5r7t00000001.",
     HAS_TEXT: "Has no text, only white space.",
     INDEX_NAME: "An index's name: 1 to 63 of the characters a-z 0-9 . _ -, with a letter or digit first.",
-    DOC_ID: "A document's id: any text in one line, without control characters.",
+    DOC_ID: f"{DOC_ID_RULE[:1].upper()}{DOC_ID_RULE[1:]}.",
     WEBHOOK_SECRET: "A secret for webhooks: base64 of 18 to 62 bytes, with `whsec_` before it or not.",
     MODEL_NAME: "A model's name: letters, digits and . _ -, in up to four parts with / between them, each of "
     "which begins with a letter or digit.",

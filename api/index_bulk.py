@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import orjson
 from starlette.requests import Request
 
-from api.body import check_coding, check_type, parse_body
+from api.body import check_coding, check_type, parse_any
 from api.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from api.index_documents import (
     MOST_BYTES_TOGETHER,
@@ -19,6 +19,7 @@ from api.index_documents import (
     size_of,
 )
 from api.index_schemas import MOST_ID, BadLine, NewDocument
+from api.turns import Turns
 from goatherd.contracts.retrieval import DocumentIn, Index
 from goatherd.errors import Invalid, Unavailable
 
@@ -26,7 +27,11 @@ LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "app
 MOST_LINE_BYTES = 8 << 20
 MOST_WHOLE_BYTES = 16 << 20
 """Of a body that is not read line by line."""
+MOST_REFUSED = 1_000
+"""Lines: whoever sends more such sends something else than documents."""
 _MOST_TOLD = 100
+_PIECE = 16 << 10
+"""Of what came at once: all its lines are cut apart in one go."""
 
 
 @dataclass(slots=True)
@@ -47,12 +52,22 @@ class Bulk:
     def check(self) -> None:
         """Raises `InvalidInput` if there were lines, and none of them could be kept."""
         if self.refused and not self.kept:
-            raise InvalidInput(
-                [
-                    {"pointer": bad.pointer or "", "detail": f"Line {bad.line}: {bad.detail}"}
-                    for bad in self.errors[:20]
-                ]
+            raise InvalidInput(self._first(20))
+
+    def check_so_far(self, line: int) -> None:
+        """Raises `InvalidInput` if so many were refused that no more lines are to be read."""
+        if self.refused > MOST_REFUSED:
+            why = (
+                f"{self.refused:,} lines up to line {line} are refused, and nothing after it is read. The "
+                f"other {self.kept:,} are kept. Put the lines right, and send all again, or what is missing."
             )
+            raise InvalidInput([{"pointer": "", "detail": why}, *self._first(19)])
+
+    def _first(self, count: int) -> list[dict[str, str]]:
+        return [
+            {"pointer": bad.pointer or "", "detail": f"Line {bad.line}: {bad.detail}"}
+            for bad in self.errors[:count]
+        ]
 
 
 def in_lines(request: Request) -> bool:
@@ -93,8 +108,11 @@ async def drained(chunks: AsyncIterator[bytes]) -> None:
 async def keep_lines(service: DocumentService, index: Index, chunks: AsyncIterator[bytes]) -> Bulk:
     """Keeps what the lines say, and notes which of them say nothing that can be kept: these hinder no others.
 
-    Raises `Unavailable` when the store is away in between; it says what was kept.
+    Raises:
+        InvalidInput: more than `MOST_REFUSED` are such; it says what was kept.
+        Unavailable: the store is away in between; it says what was kept.
     """
+    turns = Turns()
     bulk = Bulk()
     waiting: list[DocumentIn] = []
     first = room = 0
@@ -113,13 +131,18 @@ async def keep_lines(service: DocumentService, index: Index, chunks: AsyncIterat
         bulk.rev = max(bulk.rev, *(document.rev for document in kept))
         waiting, room = [], 0
 
-    async for number, line in _lines(chunks):
+    async for number, line in _lines(chunks, turns):
         bulk.received += 1
+        await turns.give_way()
         if line is None:
             bulk.refuse(number, f"The line has more than {MOST_LINE_BYTES >> 20} MB.")
-            continue
-        document = _read(bulk, index, number, line)
+            document = None
+        else:
+            document = await _read(bulk, index, number, line)
         if document is None:
+            if bulk.refused > MOST_REFUSED and waiting:
+                await flush()
+            bulk.check_so_far(number)
             continue
         size = size_of(document)
         if waiting and (size > room or len(waiting) == MOST_TOGETHER):
@@ -133,15 +156,16 @@ async def keep_lines(service: DocumentService, index: Index, chunks: AsyncIterat
     return bulk
 
 
-def _read(bulk: Bulk, index: Index, number: int, line: bytes) -> DocumentIn | None:
+async def _read(bulk: Bulk, index: Index, number: int, line: bytes) -> DocumentIn | None:
     id = None
     try:
-        document = parse_body(line, NewDocument)
+        document = await parse_any(line, NewDocument)
         id = document.id
         check_document(index, document)
     except InvalidInput as error:
         wrong = error.errors[0]
-        bulk.refuse(number, wrong["detail"], id=_id_of(line), pointer=wrong.get("pointer"))
+        id = _id_of(line) if len(bulk.errors) < _MOST_TOLD else None
+        bulk.refuse(number, wrong["detail"], id=id, pointer=wrong.get("pointer"))
         return None
     except Invalid as error:
         detail = error.message.replace("The body", "The line")
@@ -160,11 +184,18 @@ def _id_of(line: bytes) -> str | None:
     return id[:MOST_ID] if isinstance(id, str) else None
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes | None]]:
+async def _pieces(chunks: AsyncIterator[bytes], turns: Turns) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        for begin in range(0, len(chunk), _PIECE):
+            await turns.give_way()
+            yield chunk[begin : begin + _PIECE]
+
+
+async def _lines(chunks: AsyncIterator[bytes], turns: Turns) -> AsyncIterator[tuple[int, bytes | None]]:
     """Lines that are not blank, by number; None for one that is too long to be held."""
     rest, number, too_long = bytearray(), 0, False
-    async for chunk in chunks:
-        *ended, last = chunk.split(b"\n")
+    async for piece in _pieces(chunks, turns):
+        *ended, last = piece.split(b"\n")
         for part in ended:
             number += 1
             line = bytes(rest) + part

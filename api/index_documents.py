@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -15,6 +15,7 @@ from api.index_schemas import DocumentBrief, DocumentFields, DocumentShown, NewD
 from api.index_specs import status_of
 from api.index_vectors import check_vector, numbers_of
 from api.index_waiting import IndexWaiting
+from api.turns import Turns
 from goatherd.contracts.filters import flat_values
 from goatherd.contracts.retrieval import Counts, Document, DocumentIn, Index, IndexSpec
 from goatherd.errors import Invalid, NotFound
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MOST_TOGETHER = 1_000
 MOST_BYTES_TOGETHER = 4 << 20
 """Of documents that the store is given at once."""
+_READ_TOGETHER, _READ_BYTES = 100, 16 << 20
+"""Of what is read of the store at once for a list, texts and all: many if the first of them are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,24 @@ class DocumentService:
     async def put_all(self, index: Index, documents: Sequence[NewDocument]) -> int:
         """Keeps documents that were given together; checked first, so that a wrong one spoils all. Gives the
         greatest `rev`."""
+        turns = Turns()
         for n, one in enumerate(documents):
+            await turns.give_way()
             check_document(index, one, at=f"/documents/{n}")
-        rev = 0
-        for part in parts_of([document_in(one.id, one) for one in documents]):
-            rev = max(rev, *(document.rev for document in await self.keep(index, part)))
-        return rev
+        rev = room = 0
+        part: list[DocumentIn] = []
+        for one in documents:
+            await turns.give_way()
+            document = document_in(one.id, one)
+            size = size_of(document)
+            if part and (size > room or len(part) == MOST_TOGETHER):
+                rev = max(rev, *(kept.rev for kept in await self.keep(index, part)))
+                part = []
+            if not part:
+                room = MOST_BYTES_TOGETHER
+            part.append(document)
+            room -= size
+        return max(rev, *(kept.rev for kept in await self.keep(index, part)))
 
     async def all_found(self, index: Index, rev: int, wait_s: float) -> bool:
         """Whether all up to this revision can be found, or has failed, within this time."""
@@ -98,8 +113,21 @@ class DocumentService:
             raise NotFound(f"There is no document {id[:200]!r} in the index {index.name!r}.")
         return index, document
 
-    async def documents(self, index: Index, page: Page, *, failed: bool | None) -> list[Document]:
-        return await self._store.documents(index.id, page, failed=failed)
+    async def briefs(self, index: Index, page: Page, *, failed: bool | None) -> list[DocumentBrief]:
+        """A page of them, by id."""
+        backwards = page.before is not None and page.after is None
+        found: list[DocumentBrief] = []
+        here = replace(page, limit=min(page.limit, _READ_TOGETHER))
+        while True:
+            part = await self._store.documents(index.id, here, failed=failed)
+            some = [brief(index, document) for document in part]
+            found = [*some, *found] if backwards else [*found, *some]
+            left = page.limit - len(found)
+            if not left or len(part) < here.limit:
+                return found
+            largest = max(1, *(size_of(document) for document in part))
+            here = replace(here, limit=min(left, max(_READ_TOGETHER, _READ_BYTES // largest)))
+            here = replace(here, before=part[0].id) if backwards else replace(here, after=part[-1].id)
 
     async def remove(self, principal: Principal, called: str, id: str) -> None:
         """No search that begins after this finds it."""
@@ -150,23 +178,9 @@ def document_in(id: str, fields: DocumentFields) -> DocumentIn:
     return DocumentIn(id=id, text=fields.text, vector=fields.vector, metadata=fields.metadata)
 
 
-def size_of(document: DocumentIn) -> int:
+def size_of(document: DocumentIn | Document) -> int:
     """In bytes, about as the store counts."""
     return len(document.text.encode()) + len(document.vector or b"") + len(orjson.dumps(document.metadata))
-
-
-def parts_of(documents: Sequence[DocumentIn]) -> list[list[DocumentIn]]:
-    """As many together as the store may be given at once."""
-    parts: list[list[DocumentIn]] = []
-    room = 0
-    for document in documents:
-        size = size_of(document)
-        if not parts or size > room or len(parts[-1]) == MOST_TOGETHER:
-            parts.append([])
-            room = MOST_BYTES_TOGETHER
-        parts[-1].append(document)
-        room -= size
-    return parts
 
 
 def brief(index: Index, document: Document) -> DocumentBrief:

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from api.index_vectors import VectorText
-from api.pages import ListQuery, cursor_like
+from api.pages import DEFAULT_LIMIT, ListQuery, cursor_like
 from api.schemas import List
 from api.task_json import AnyJson, at_most, dumps
 from goatherd.contracts.inference_work import Problem
@@ -23,6 +23,7 @@ from goatherd.contracts.model import Contract, Json, Timestamp
 from goatherd.contracts.retrieval import (
     DOC_ID,
     INDEX_NAME,
+    MOST_DOC_ID,
     MOST_K,
     MOST_METADATA_BYTES,
     MOST_TEXT_BYTES,
@@ -37,9 +38,11 @@ from goatherd.contracts.retrieval import (
 
 LONGEST_WAIT_S = 60.0
 MOST_QUERY_CHARS = 32_768
-MOST_ID = 512
+MOST_ID = MOST_DOC_ID
 MOST_DOCUMENTS = 10_000
 """Of one body of JSON; lines have no such bound."""
+MOST_LISTED = 1_000
+"""Documents of one page."""
 
 
 def _no_nul(value: Any) -> Any:
@@ -48,7 +51,19 @@ def _no_nul(value: Any) -> Any:
     return value
 
 
-Metadata = Annotated[dict[str, AnyJson], at_most(MOST_METADATA_BYTES, "metadata"), AfterValidator(_no_nul)]
+def _few_keys(value: Any) -> Any:
+    """First of all: a million values that are wrong each would take seconds to tell."""
+    if isinstance(value, dict) and len(value) > MOST_METADATA_BYTES // len('"":0,'):
+        raise ValueError(f"metadata has at most {MOST_METADATA_BYTES} bytes as JSON")
+    return value
+
+
+Metadata = Annotated[
+    dict[str, AnyJson],
+    BeforeValidator(_few_keys),
+    at_most(MOST_METADATA_BYTES, "metadata"),
+    AfterValidator(_no_nul),
+]
 
 
 def _short(text: str) -> str:
@@ -160,7 +175,9 @@ class PutDocument(DocumentFields):
 class NewDocument(DocumentFields):
     """A document with its id."""
 
-    id: DocId = Field(description="Any text in one line; what has this id already is replaced.")
+    id: DocId = Field(
+        description="Text in one line, such as a relative path; what has it already is replaced."
+    )
 
 
 class PutDocuments(Strict):
@@ -237,6 +254,7 @@ class DocumentList(List[DocumentBrief]):
 
 
 class DocumentQuery(ListQuery):
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MOST_LISTED, description="At most so many items.")
     after: str | None = Field(
         None, description="Those after the one with this id.", json_schema_extra=cursor_like(DOC_ID)
     )
@@ -350,6 +368,10 @@ class SearchFound(Contract):
     hits: list[HitShown]
     mode: Mode
     exact: bool = Field(description="Whether no nearer vector can have been missed.")
+    complete: bool = Field(
+        description="False if documents that were found changed so fast that they are left out: hits are "
+        "missing."
+    )
     seq: int
     took_ms: float
 

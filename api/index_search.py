@@ -70,11 +70,13 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found, and how it was searched."""
+    """What was found, and how it was searched. `complete`: no hit is left out because its document changed
+    each time."""
 
     hits: list[FoundText]
     mode: Mode
     exact: bool
+    complete: bool
     seq: int
 
 
@@ -103,9 +105,9 @@ class IndexSearch:
 
     async def step(self, order: SearchStep) -> StepFound:
         """As `search`, for a workflow."""
-        search = Search(order.query, order.query.mode, order.timeout_s)
+        search = Search(order.query, order.mode, order.timeout_s)
         found = await self.search(Principal(order.owner), order.index, search)
-        return StepFound(hits=found.hits, seq=found.seq, exact=found.exact)
+        return StepFound(hits=found.hits, seq=found.seq, exact=found.exact, complete=found.complete)
 
     async def _search(self, principal: Principal, called: str, search: Search) -> Found:
         index = await self._lookup.find(principal, called)
@@ -127,8 +129,9 @@ class IndexSearch:
                 index = now
                 continue
             hits = await self._texts(index, answer.hits)
-            if last or len(hits) == len(answer.hits):
-                return Found(hits, query.mode, answer.exact, answer.seq)
+            complete = len(hits) == len(answer.hits)
+            if complete or last:
+                return Found(hits, query.mode, answer.exact, complete, answer.seq)
             # Documents have changed since: what is found now is what they say now.
             index = await self._lookup.find(principal, called)
         raise AssertionError("the last time returns or raises")
@@ -153,6 +156,7 @@ class IndexSearch:
                 query.text or "",
                 caller=principal.id,
                 timeout_s=search.timeout_s,
+                expected=spec.model_print,
             )
             check_vector(vector, spec, pointer="/text")
         text = query.text if mode != "dense" or query.highlight else None

@@ -22,6 +22,7 @@ from api.index_specs import (
 )
 from api.index_vectors import embed
 from api.inference_port import Inference
+from goatherd.contracts.inference import fingerprint
 from goatherd.contracts.inference_tasks import Task
 from goatherd.contracts.model import Json
 from goatherd.contracts.retrieval import MOST_DIMENSIONS, Counts, Index, IndexSpec, IndexWish, Version
@@ -184,7 +185,7 @@ class IndexService:
                 f"{MOST_DIMENSIONS}.",
                 pointer="/model",
             )
-        return spec_with(wish, made)
+        return spec_with(wish, made).model_copy(update={"model_print": fingerprint(entry.spec)})
 
 
 def _there(found: Index | None, before: Index) -> Index:

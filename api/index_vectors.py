@@ -13,10 +13,11 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from api.inference_port import Inference
 from api.outcomes import error_of
+from goatherd.contracts.inference import fingerprint
 from goatherd.contracts.inference_tasks import Task, Vectors
 from goatherd.contracts.inference_work import WorkItem
-from goatherd.contracts.retrieval import MOST_DIMENSIONS, IndexSpec
-from goatherd.errors import Invalid
+from goatherd.contracts.retrieval import ANOTHER_MODEL, MOST_DIMENSIONS, IndexSpec
+from goatherd.errors import Conflict, Invalid
 
 _MOST_NUMBER = 1e15
 """Of a vector that is not made of length 1: products of greater ones leave float32."""
@@ -81,13 +82,22 @@ def check_vector(vector: bytes, spec: IndexSpec, *, pointer: str = "/vector") ->
 
 
 async def embed(
-    inference: Inference, model: str, text: str, *, caller: str, timeout_s: float | None
+    inference: Inference,
+    model: str,
+    text: str,
+    *,
+    caller: str,
+    timeout_s: float | None,
+    expected: str | None = None,
 ) -> bytes:
-    """The vector that the model makes of the text.
+    """The vector that the model makes of the text. `expected`: the model's `fingerprint`.
 
-    Raises what `Inference.run` raises, and `Invalid` if the model gives no single vector.
+    Raises what `Inference.run` raises; `Invalid` if the model gives no single vector; `Conflict`
+    (`another-model`) if it is not the one that is expected.
     """
     entry = inference.entry(model)
+    if expected not in (None, fingerprint(entry.spec)):
+        raise Conflict(ANOTHER_MODEL.format(model), code="another-model")
     (outcome,) = await inference.run(
         entry, Task.FEATURE_EXTRACTION, [WorkItem(inputs=text)], caller=caller, timeout_s=timeout_s
     )

@@ -152,6 +152,7 @@ class DeadlineExceeded(GoatherdError):
 
 
 _WITHOUT_CLASS: dict[str, type[GoatherdError]] = {
+    "another-model": Conflict,
     "cancelled": Unavailable,
     "model-too-large": Unavailable,
     "model-unavailable": Unavailable,

@@ -28,6 +28,7 @@ from goatherd.contracts.queues import Pool, task_queue
 from goatherd.contracts.retrieval import (
     INGEST_WORKFLOW,
     NUDGE,
+    TIDY_INDEX,
     WARM_INDEX,
     AskPlan,
     Ingest,
@@ -57,6 +58,9 @@ _SWEEP_WITHIN = timedelta(hours=6)
 _WARM_SOON = timedelta(seconds=10)
 """How long a worker that could load a version is waited for."""
 _WARM_WITHIN = timedelta(minutes=10)
+_TIDY_SOON = timedelta(seconds=10)
+"""How long a worker that could remove what engines keep is waited for."""
+_TIDY_WITHIN = timedelta(minutes=10)
 _CATCH_UP_WITHIN = timedelta(seconds=5)
 _CATCH_UPS = 4
 _SWAPS_REFUSED = 5
@@ -147,7 +151,7 @@ class Ingestion:
         except TimeoutError:
             if self._in_vain and not self._wants_plan():
                 self._in_vain = False
-                await self._sweep()
+                await self._sweep(tidy=False)
         # What came just now must not be lost. What comes from here on, Temporal does not let end unseen.
         return self._wants_plan()
 
@@ -379,7 +383,8 @@ class Ingestion:
         with suppress(TimeoutError):
             await workflow.wait_condition(lambda: self._lines.is_done(number), timeout=_CATCH_UP_WITHIN)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, *, tidy: bool = True) -> None:
+        """`tidy`: engines may keep something, too."""
         await workflow.execute_activity_method(
             IndexPlanning.sweep,
             self._ingest.index,
@@ -388,6 +393,23 @@ class Ingestion:
             heartbeat_timeout=_LOST_AFTER,
             retry_policy=_PATIENT,
         )
+        if not tidy:
+            return
+        try:
+            await workflow.execute_activity(
+                TIDY_INDEX,
+                self._ingest.index,
+                task_queue=self._queue(Pool.RETRIEVAL),
+                schedule_to_start_timeout=_TIDY_SOON,
+                schedule_to_close_timeout=_TIDY_WITHIN,
+                heartbeat_timeout=_LOST_AFTER,
+                retry_policy=_TWICE,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            # Nothing is found by it any more; it only takes room.
+            workflow.logger.warning("what engines keep of versions that are no more is left")
 
     def _order(
         self, version: Version, docs: Sequence[str] = (), alone: bool = False, first: int = 0

@@ -78,6 +78,26 @@ class _Kept:
             if version not in one.done and version not in one.errors
         ]
 
+    def lacking(self, version: int) -> list[str]:
+        served = self.entries.get(self.index.serving.number, {})
+        built = self.entries.get(version, {})
+        found = [
+            doc
+            for doc in self.documents
+            if (old := served.get(doc)) is not None
+            and not old.deleted
+            and ((new := built.get(doc)) is None or new.deleted or new.rev < old.rev)
+        ]
+        failed = [doc for doc in found if version in self.documents[doc].errors]
+        return sorted(failed) + [doc for doc in found if version not in self.documents[doc].errors]
+
+    def is_stuck(self) -> bool:
+        """Whether a version is being built that only failures keep from serving."""
+        if self.index.building is None:
+            return False
+        lacking = self.lacking(self.index.building.number)[:1]
+        return any(self.index.building.number in self.documents[doc].errors for doc in lacking)
+
 
 class MemoryIndexStore:
     """`IndexStore` in memory."""
@@ -144,7 +164,8 @@ class MemoryIndexStore:
         for id, kept in self._indexes.items():
             waste = any(version not in kept.live for version in kept.entries)
             todo = any(kept.to_do(version) for version in kept.live)
-            if not kept.index.paused and (waste or todo or kept.index.building is not None):
+            built = kept.index.building is not None and not kept.is_stuck()
+            if not kept.index.paused and (waste or todo or built):
                 found.append((id, kept.index.owner))
         return found
 
@@ -226,11 +247,11 @@ class MemoryIndexStore:
         taken = 0
         for doc, entry in last_of_each([(entry.doc, entry) for entry in entries]).items():
             standing = kept.documents.get(doc)
-            if standing is not None and standing.document.rev == entry.rev:
-                kept.keep(version, entry)
-                standing.done.add(version)
-                standing.errors.pop(version, None)
-                taken += 1
+            if standing is None or standing.document.rev != entry.rev or version in standing.errors:
+                continue
+            kept.keep(version, entry)
+            standing.done.add(version)
+            taken += 1
         return taken
 
     async def fail(self, index: str, version: int, failed: Sequence[tuple[str, int, Problem]]) -> None:
@@ -285,17 +306,23 @@ class MemoryIndexStore:
             one
             for doc, one in kept.documents.items()
             if version not in one.errors
-            and ((entry := entries.get(doc)) is None or entry.rev != one.document.rev)
+            and ((entry := entries.get(doc)) is None or entry.deleted or entry.rev != one.document.rev)
         ]
         for one in lacking:
             one.done.discard(version)
         return len(lacking)
 
-    async def swap(self, id: str, version: int) -> Index | None:
+    async def lacking(self, index: str, version: int, limit: int) -> list[str]:
+        kept = self._having(index, version)
+        return [] if kept is None else kept.lacking(version)[:limit]
+
+    async def swap(self, id: str, version: int, *, seq: int | None = None) -> Index | None:
         kept = self._indexes.get(id)
-        if kept is not None and kept.index.building is not None and kept.index.building.number == version:
+        if kept is None or (seq is not None and seq != kept.index.seq):
+            return None if kept is None else kept.index
+        if kept.index.building is not None and kept.index.building.number == version:
             kept.change(serving=kept.index.building, building=None, updated_at=self._now())
-        return None if kept is None else kept.index
+        return kept.index
 
     async def abandon(self, id: str, version: int) -> Index | None:
         kept = self._indexes.get(id)

@@ -7,8 +7,9 @@ limit. A span is as wide as gives a few megabytes.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from pymongo import ASCENDING, IndexModel, ReplaceOne, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -27,6 +28,9 @@ from activities.backends.mongo_index_forms import (
 from activities.backends.mongo_lists import between
 from activities.ports import Page
 from goatherd.contracts.retrieval import Entry
+
+if TYPE_CHECKING:
+    from activities.backends.mongo_index_fences import Fences
 
 _FIRST_SPAN = 64
 _MOST_SPAN = 1 << 16
@@ -88,14 +92,21 @@ class IndexEntries:
 
     # -- read
 
-    async def failed(self, index: str, version: int, page: Page | None = None) -> list[str]:
-        """The ids of documents that this version can't take in, by id: a page of them, or all."""
-        prefix = entry_key(index, version, "")
-        bounds, direction, turn = between(page or Page())
-        bounds = {name: f"{prefix}{doc}" for name, doc in bounds.items()}
-        where = {"failed": {"$gt": prefix, "$lt": f"{prefix[:-1]};", **bounds}}
-        cursor = self._entries.find(where, {"doc": 1}).sort("failed", direction)
-        found = [one["doc"] async for one in (cursor if page is None else cursor.limit(page.limit))]
+    async def failed(self, index: str, version: int) -> list[str]:
+        """The ids of documents that this version can't take in, by id."""
+        cursor = self._entries.find(_failures(index, version, {}), {"doc": 1}).sort("failed", ASCENDING)
+        return [one["doc"] async for one in cursor]
+
+    async def failed_page(self, index: str, version: int, page: Page, fences: Fences) -> list[str]:
+        """A page of them."""
+        bounds, direction, turn = between(page)
+        found: list[str] = []
+        for some in fences.ranges(bounds, page.limit, backwards=direction == DESCENDING):
+            where = _failures(index, version, some)
+            cursor = self._entries.find(where, {"doc": 1}).sort("failed", direction)
+            found += [one["doc"] async for one in cursor.limit(page.limit - len(found))]
+            if len(found) >= page.limit:
+                break
         return found[::-1] if turn else found
 
     async def follow(self, index: str, version: int, after: int, upto: int) -> AsyncIterator[list[Entry]]:
@@ -131,6 +142,16 @@ class IndexEntries:
             cursor = self._entries.find(where, {"vectors": 0})
             found.update({one["doc"]: to_entry(one) async for one in cursor})
         return found
+
+
+def _failures(index: str, version: int, bounds: Fields) -> Fields:
+    """What chooses the failures of a version within bounds of ids."""
+    prefix = entry_key(index, version, "")
+    keys = {name: f"{prefix}{doc}" for name, doc in bounds.items()}
+    keys.setdefault("$gt", prefix)
+    if "$lte" not in keys:
+        keys.setdefault("$lt", f"{prefix[:-1]};")
+    return {"failed": keys}
 
 
 def _size(fields: Fields) -> int:

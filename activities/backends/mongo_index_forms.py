@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic_core import from_json, to_json
 
@@ -25,12 +25,13 @@ from goatherd.contracts.inference_work import Problem
 from goatherd.contracts.retrieval import Document, Entry, Index, Version
 
 Fields = projection.Document
+Key = TypeVar("Key")
 
 _KEYS = 64
 """How many keys a query names: the embedded server compares each with each."""
 
 
-def some_of(keys: Iterable[str], most: int = _KEYS) -> Iterator[list[str]]:
+def some_of(keys: Iterable[Key], most: int = _KEYS) -> Iterator[list[Key]]:
     """All of them, in parts of as many as a query should name."""
     left = iter(keys)
     while some := list(islice(left, most)):

@@ -119,6 +119,10 @@ class IndexWrites:
             there = await self._documents.written(index, [entry.doc for entry in entries], session)
             current = [one for one in entries if one.doc in there and there[one.doc].rev == one.rev]
             states = await self._entries.states(index, [version], [one.doc for one in current], session)
+            # What was cancelled while it was in hand stays so.
+            failed = {doc for (_, doc), state in states.items() if state.has_failed(there[doc].rev)}
+            current = [one for one in current if one.doc not in failed]
+            states = {key: state for key, state in states.items() if key[1] not in failed}
             for (_, doc), state in states.items():
                 held.no_more(version, state, there[doc].rev)
                 if not state.deleted:

@@ -47,9 +47,9 @@ class MongoIndexStore:
     """`IndexStore` on MongoDB, which has transactions if it is a replica set.
 
     What the index has already costs `put`, `take_in`, `counts` and `missing` nothing, and `todo` only what
-    was done since the first that is still to do was written. A page of documents costs the embedded server
-    20 µs for each document that follows. `cancel` and `retry` go by transactions of 512 documents: one that
-    is cut off has done a part, and goes on when it is called again.
+    was done since the first that is still to do was written; nor a page of documents, but for a sample of
+    these, which a process reads anew when a fourth of them was written. `cancel` and `retry` go by
+    transactions of 512 documents: one that is cut off has done a part, and goes on when it is called again.
     """
 
     def __init__(self, database: AsyncDatabase[Fields], *, now: Callable[[], datetime] = utc_now) -> None:
@@ -249,9 +249,15 @@ class MongoIndexStore:
             await self._transactions.change(index, work, version=version)
         return pending
 
-    async def swap(self, id: str, version: int) -> Index | None:
+    async def lacking(self, index: str, version: int, limit: int) -> list[str]:
+        with store_errors():
+            return await self._reads.lacking(index, version, limit)
+
+    async def swap(self, id: str, version: int, *, seq: int | None = None) -> Index | None:
         async def work(held: Held, session: AsyncClientSession) -> Index:
             index = to_index(held.fields)
+            if seq is not None and seq != held.seq:
+                return index
             if index.building is None or index.building.number != version:
                 return index
             await self._discard(held, index.serving.number, session)

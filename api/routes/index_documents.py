@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from activities.ports import Page
 from api import openapi
-from api.body import parse_body, read_body
+from api.body import parse_any, read_body
 from api.deps import All, LeanRoute, Parts
 from api.errors import InvalidInput
 from api.etags import JSON, tagged
@@ -39,7 +39,7 @@ from api.index_schemas import (
 )
 from api.pages import list_response, load_page, one_cursor, refuse_query
 from api.routes.indexes import IndexPath
-from goatherd.contracts.retrieval import DOC_ID, Index
+from goatherd.contracts.retrieval import DOC_ID, DOC_ID_RULE, Index, is_doc_id
 from goatherd.errors import GoatherdError, MalformedCursor, NotFound
 
 router = APIRouter(tags=["Index documents"], route_class=LeanRoute)
@@ -49,12 +49,10 @@ one = APIRouter(tags=["Index documents"], route_class=LeanRoute)
 """Paths that match whatever is below a list of documents: to be mounted after those with a word there."""
 one_queries = APIRouter(tags=["Index documents"])
 
-_DOC = re.compile(DOC_ID)
-
 DocPath = Annotated[
     str,
     Path(
-        description="The document's id: any text in one line, percent-encoded.",
+        description="The document's id: text in one line, such as a relative path; percent-encoded.",
         json_schema_extra={
             "pattern": DOC_ID,
             "minLength": 1,
@@ -65,20 +63,11 @@ DocPath = Annotated[
 ]
 
 
-def _is_id(text: str) -> bool:
-    if len(text) > MOST_ID or not _DOC.fullmatch(text):
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _known(doc: str) -> None:
-    """What can't be an id is an unknown one, and nobody need be asked."""
-    if not _is_id(doc):
-        raise NotFound(f"There is no document {doc[:200]!r}.")
+def _check_id(doc: str) -> None:
+    """Raises `InvalidInput` for what can't be an id."""
+    if not is_doc_id(doc):
+        detail = f"{DOC_ID_RULE[:1].upper()}{DOC_ID_RULE[1:]}."
+        raise InvalidInput([{"parameter": "doc", "detail": detail}], code="invalid-parameter")
 
 
 @queries.get(
@@ -98,13 +87,12 @@ async def list_documents(
     `error`."""
     one_cursor(query.after, query.before)
     for cursor in (query.after, query.before):
-        if cursor is not None and not _is_id(cursor):
+        if cursor is not None and not is_doc_id(cursor):
             raise MalformedCursor("A cursor here is a document's id, such as `last_id` of the page before.")
     found = await parts.indexes.documents.index(parts.principal, index)
 
     async def load(page: Page) -> list[DocumentBrief]:
-        documents = await parts.indexes.documents.documents(found, page, failed=query.failed)
-        return [brief(found, document) for document in documents]
+        return await parts.indexes.documents.briefs(found, page, failed=query.failed)
 
     documents, has_more = await load_page(
         load,
@@ -149,7 +137,8 @@ async def put_documents(
 ) -> Response:
     """Each in place of the one of its id. Of JSON (up to 16 MB) all are checked first: one that the index
     can't have spoils all. Of lines (`application/x-ndjson`, up to 64 MB, read as they come) each counts for
-    itself: `errors` names those that were refused, the others are kept; 422 only if none was."""
+    itself: `errors` names those that were refused, the others are kept; 422 only if none was, or after a
+    thousand that were refused: no more are read then."""
     lines, keyed = in_lines(request), IDEMPOTENCY_KEY in request.headers
     found = await parts.indexes.documents.index(parts.principal, index)
     if lines and not keyed:
@@ -162,13 +151,14 @@ async def put_documents(
         return (await _answered(request, parts, found, bulk, query.wait)).response()
     raw = await whole_body(request)
     # What the key stands for, as JSON: the body may be lines of such.
-    told = orjson.dumps([lines, hashlib.sha256(raw).hexdigest()])
+    digest = await asyncio.to_thread(hashlib.sha256, raw)
+    told = orjson.dumps([lines, digest.hexdigest()])
 
     async def act(_: Ids) -> Answer:
         if lines:
             bulk = await keep_lines(parts.indexes.documents, found, _at_once(raw))
         else:
-            documents = parse_body(raw or b"{}", PutDocuments).documents
+            documents = (await parse_any(raw or b"{}", PutDocuments)).documents
             rev = await parts.indexes.documents.put_all(found, documents)
             bulk = Bulk(received=len(documents), kept=len(documents), rev=rev)
         return await _answered(request, parts, found, bulk, query.wait)
@@ -254,9 +244,7 @@ async def put_document(
 ) -> Response:
     """In place of the one of this id, if there is one. `status` says whether it can be found already; with
     `wait` the answer comes when it can, or has failed (`error` says why)."""
-    if not _is_id(doc):
-        detail = f"An id has 1 to {MOST_ID} characters, in one line."
-        raise InvalidInput([{"parameter": "doc", "detail": detail}], code="invalid-parameter")
+    _check_id(doc)
     body, _ = await read_body(request, PutDocument)
     putting = parts.indexes.documents.put(parts.principal, index, doc, body, wait_s=query.wait)
     written = await (while_connected(request, putting) if query.wait else putting)
@@ -283,7 +271,9 @@ async def put_document(
 async def get_document(request: Request, parts: All, index: IndexPath, doc: DocPath) -> Response:
     """With its text, its vector if it came with one, and whether it can be found."""
     refuse_query(request)
-    _known(doc)
+    if not is_doc_id(doc):
+        # Unknown, and nobody need be asked.
+        raise NotFound(f"There is no document {doc[:200]!r}.")
     found, document = await parts.indexes.documents.document(parts.principal, index, doc)
     return tagged(request, whole(found, document).model_dump_json().encode())
 
@@ -300,6 +290,6 @@ async def get_document(request: Request, parts: All, index: IndexPath, doc: DocP
 async def remove_document(request: Request, parts: All, index: IndexPath, doc: DocPath) -> Response:
     """For good."""
     refuse_query(request)
-    _known(doc)
+    _check_id(doc)
     await parts.indexes.documents.remove(parts.principal, index, doc)
     return Response(status_code=204)

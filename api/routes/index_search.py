@@ -97,7 +97,12 @@ def _told(found: Found, body: SearchBody, took_ms: float) -> bytes:
         for hit in found.hits
     ]
     answer = SearchFound(
-        hits=hits, mode=found.mode, exact=found.exact, seq=found.seq, took_ms=round(took_ms, 3)
+        hits=hits,
+        mode=found.mode,
+        exact=found.exact,
+        complete=found.complete,
+        seq=found.seq,
+        took_ms=round(took_ms, 3),
     )
     unasked = set()
     if not body.highlight:

@@ -7,9 +7,10 @@ index (`seq`) in the order in which they count, and whoever has an index in memo
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from goatherd.contracts.inference import Limits, ModelName, ModelSpec
 from goatherd.contracts.inference_tasks import Task
@@ -34,9 +35,44 @@ MOST_ENTRY_BYTES = 12 << 20
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME)]
 """Chosen by its owner, and one of a kind among his: small letters, digits, `.`, `_`, `-`."""
-DOC_ID = r"^[^\x00-\x1f\x7f]+$"
-DocId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=DOC_ID)]
-"""Chosen by whoever brings the document: any text in one line."""
+
+MOST_DOC_ID = 512
+_ID_CHAR, _ID_NO_DOT = r"[^/\x00-\x1f\x7f]", r"[^./\x00-\x1f\x7f]"
+_ID_STEP = rf"(?:{_ID_NO_DOT}|{_ID_NO_DOT}{_ID_CHAR}|\.{_ID_NO_DOT}|{_ID_CHAR}{{3,}})"
+DOC_ID = rf"^{_ID_STEP}(?:/{_ID_STEP})*$"
+"""Also the end of a path: of dot segments and empty ones clients make another path, maybe the index's own."""
+_ENCODED_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+DOC_ID_RULE = (
+    f"an id has 1 to {MOST_DOC_ID} characters in one line, no `/` at its ends, no `//`, and no `.` or `..` "
+    "(nor `%2e` for a dot) between slashes, which clients take out of a path: name the document otherwise"
+)
+
+
+def _no_encoded_dots(id: str) -> str:
+    if _ENCODED_DOTS.search(id):
+        raise ValueError(DOC_ID_RULE)
+    return id
+
+
+DocId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MOST_DOC_ID, pattern=DOC_ID),
+    AfterValidator(_no_encoded_dots),
+]
+"""Chosen by whoever brings the document: text in one line, such as a relative path."""
+_DOC_ID = re.compile(DOC_ID)
+
+
+def is_doc_id(text: str) -> bool:
+    """Whether a document may have this id; `DOC_ID_RULE` says why not."""
+    if len(text) > MOST_DOC_ID or not _DOC_ID.fullmatch(text) or _ENCODED_DOTS.search(text):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 Metric = Literal["cosine", "ip", "l2"]
 Backend = Literal["faiss", "scann", "elasticsearch"]
@@ -239,11 +275,16 @@ class Entry(Contract):
 
 
 class SearchStep(Contract):
-    """A search as a workflow asks for it: text is made a vector of on the way. `index`: a name or an id."""
+    """A search as a workflow asks for it: text is made a vector of on the way. `index`: a name or an id.
+
+    `mode`: how; that of the query does not count. None: `hybrid` if the index and the query have what it
+    takes, else what can be.
+    """
 
     owner: str
     index: str
     query: SearchQuery
+    mode: Mode | None = None
     timeout_s: float = 30.0
 
 
@@ -263,9 +304,12 @@ class FoundText(Contract):
 
 
 class StepFound(Contract):
+    """`complete`: false if documents that were found changed so fast that they are left out."""
+
     hits: list[FoundText]
     seq: int
     exact: bool = True
+    complete: bool = True
 
 
 # -- taking in
@@ -312,8 +356,8 @@ class VersionWork(Contract):
 
 
 class Plan(Contract):
-    """What is to be done next, by all versions of the index. `complete`: the version that is being built has
-    all that the serving one has."""
+    """What is to be done next, by all versions of the index. `complete`: the version that is being built
+    lacks nothing that it could not catch up with while the serving one takes nothing in."""
 
     work: list[VersionWork] = []
     paused: bool = False

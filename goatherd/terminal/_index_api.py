@@ -12,6 +12,7 @@ from pydantic import Field
 from goatherd.terminal._api import Api, Refused, _View
 
 PAGE = 100
+DOCUMENTS_PAGE = 1_000
 _LINE = re.compile(r"Line (\d+): (.*)", re.DOTALL)
 
 
@@ -133,7 +134,7 @@ class IndexApi(Api):
 
     async def documents(self, index: str, *, failed: bool = False) -> AsyncGenerator[DocumentView]:
         """All of them, without their texts, by id; a page at a time."""
-        params: dict[str, Any] = {"limit": PAGE} | ({"failed": "true"} if failed else {})
+        params: dict[str, Any] = {"limit": DOCUMENTS_PAGE} | ({"failed": "true"} if failed else {})
         while True:
             page = await self._call(_Documents, "GET", f"{_path(index)}/doc", params=params)
             for document in page.data:

@@ -50,4 +50,5 @@ class Source(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Ids of documents that are there but can't be loaded, and why; known after one reading."""
+        """Ids of documents that are there but can't be loaded, and why; known after one reading. What ends
+        with `/`, as no id does, stands for all that may be below it."""

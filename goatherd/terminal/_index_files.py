@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from goatherd.contracts.retrieval import DOC_ID, MOST_TEXT_BYTES
+from goatherd.contracts.retrieval import DOC_ID_RULE, MOST_TEXT_BYTES, is_doc_id
 from goatherd.terminal._index_document import LoadedDocument
 
-_MOST_ID = 512
 _MOST_TITLE = 200
-_IS_ID = re.compile(DOC_ID)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _MARKDOWN = (".md", ".markdown", ".mdx")
@@ -38,7 +37,8 @@ class Files:
 
     A pattern with a `/` is compared with that path, any other with the name; `*` stands for anything, `/`
     too. Hidden files and folders, and those of tools (`__pycache__`, `node_modules`, virtual environments),
-    are passed over, and empty files are as if they were not there.
+    are passed over, and empty files are as if they were not there. Of a folder that can't be read nobody
+    knows what is in it: it is left out as a whole.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Files:
     def documents(self) -> Iterator[LoadedDocument]:
         """By path."""
         left_out: dict[str, str] = {}
-        for path, relative in self._files():
+        for path, relative in self._files(left_out):
             id = f"{self._prefix}{relative}"
             try:
                 found = _document(path, relative, id)
@@ -71,31 +71,48 @@ class Files:
                     yield found
         self.left_out = left_out
 
-    def _files(self) -> Iterator[tuple[Path, str]]:
+    def _files(self, left_out: dict[str, str]) -> Iterator[tuple[Path, str]]:
+        def unread(error: OSError) -> None:
+            if error.filename is None or Path(error.filename) == self._root:
+                raise error
+            below = Path(error.filename).relative_to(self._root).as_posix()
+            left_out[f"{self._prefix}{below}/"] = f"the folder can't be read ({error.strerror or error})"
+
         if not self._root.is_dir():
             # Whoever names a file means it, whatever it is called.
             with self._root.open("rb"):
                 yield self._root, self._root.name
             return
         os.listdir(self._root)  # Else a folder that can't be read would be an empty one.
-        for folder, folders, names in os.walk(self._root):
+        for folder, folders, names in os.walk(self._root, onerror=unread):
             here = PurePosixPath(Path(folder).relative_to(self._root).as_posix())
             folders[:] = sorted(name for name in folders if not self._passed_over(here, name, Path(folder)))
             for name in sorted(names):
                 relative = (here / name).as_posix()
                 wanted = _is_one(relative, self._include) and not _is_one(relative, self._exclude)
                 path = Path(folder, name)
-                if wanted and not _is_one(name, _NEVER) and path.is_file():
+                if wanted and not _is_one(name, _NEVER) and _may_be_file(path):
                     yield path, relative
 
     def _passed_over(self, here: PurePosixPath, name: str, folder: Path) -> bool:
-        if _is_one(name, _NEVER) or (folder / name / "pyvenv.cfg").exists():
+        # By `os.path`, which says no where nobody may look: the folder itself is told then.
+        if _is_one(name, _NEVER) or os.path.exists(folder / name / "pyvenv.cfg"):
             return True
         return _is_one((here / name).as_posix(), self._exclude)
 
 
 class _Unfit(Exception):
     """No document, and why."""
+
+
+def _may_be_file(path: Path) -> bool:
+    """Also if nobody can tell: whoever reads it says why not."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _is_one(path: str, patterns: Sequence[str]) -> bool:
@@ -109,8 +126,8 @@ def _document(path: Path, relative: str, id: str) -> LoadedDocument | None:
         id.encode()
     except UnicodeEncodeError:
         raise _Unfit("its name is not UTF-8") from None
-    if len(id) > _MOST_ID or not _IS_ID.fullmatch(id):
-        raise _Unfit(f"an id has at most {_MOST_ID} characters, all in one line")
+    if not is_doc_id(id):
+        raise _Unfit(DOC_ID_RULE)
     status = path.stat()
     if status.st_size > MOST_TEXT_BYTES:
         raise _Unfit(f"it has {status.st_size:,} bytes; a document has at most {MOST_TEXT_BYTES:,}")

@@ -34,6 +34,7 @@ def print_hits(found: Mapping[str, Any], out: TextIO) -> None:
             console.print(Padding(piece, (0, 0, 0, 4)))
     count = f"{len(hits):,} {'hit' if len(hits) == 1 else 'hits'}" if hits else "Nothing found"
     about = "" if found.get("exact", True) else " · nearer ones may have been missed"
+    about += "" if found.get("complete", True) else " · some are left out, as they changed meanwhile"
     took = f" · {found['took_ms']:,.0f} ms" if "took_ms" in found else ""
     console.print(f"{count} · {found.get('mode', '')}{took}{about}", style="dim", markup=False)
 

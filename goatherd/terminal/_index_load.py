@@ -76,7 +76,10 @@ class _Known:
 
     def gone(self, prefix: str) -> list[str]:
         loaded = (id for id, digest in self.has.items() if digest is not None)
-        return [id for id in loaded if id.startswith(prefix) and id not in self.seen]
+        unread = tuple(id for id in self.seen if id.endswith("/"))
+        return [
+            id for id in loaded if id.startswith(prefix) and id not in self.seen and not id.startswith(unread)
+        ]
 
 
 async def load(

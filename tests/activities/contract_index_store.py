@@ -267,6 +267,46 @@ class IndexStoreContract:
         assert await ids(False, limit=9, after="02") == ["06", "07", "08", "09", "11"]
         assert await ids(False, limit=2, descending=True, after="06") == ["02", "01"]
 
+    async def test_many_documents_are_listed_by_page_from_wherever_one_begins(
+        self, indexes: IndexStore
+    ) -> None:
+        ids = [f"{(n * 7_919) % 1_400:04}" for n in range(1_400)]
+        id = await begun(indexes)
+        for begin in range(0, 1_400, 700):
+            await indexes.put(id, docs(*ids[begin : begin + 700]))
+        assert await listed(indexes, id, Page(limit=3, after="0500")) == ["0501", "0502", "0503"]
+        # What is known of where ids are may be old, from here on.
+        await indexes.remove(id, [one for one in ids if "0300" <= one < "0600"])
+        await written(indexes, id, "0400a", "0400b", "zz")
+        await fail(indexes, id, "0100", "0400b", "1200", "1201", "zz")
+        left = sorted([*(one for one in ids if not "0300" <= one < "0600"), "0400a", "0400b", "zz"])
+        good = [one for one in left if one not in ("0100", "0400b", "1200", "1201", "zz")]
+
+        async def ids_of(failed: bool | None = None, **page: Any) -> list[str]:
+            return await listed(indexes, id, Page(**page), failed)
+
+        assert await ids_of(limit=2_000) == left
+        assert await ids_of(limit=2_000, descending=True) == left[::-1]
+        assert await ids_of(limit=1, descending=True) == ["zz"]
+        for limit, after in [(50, "0000"), (400, "0290"), (50, "0299x"), (7, "1399"), (50, "zz")]:
+            at = next((n for n, one in enumerate(left) if one > after), len(left))
+            assert await ids_of(limit=limit, after=after) == left[at : at + limit]
+            assert (
+                await ids_of(limit=limit, after=after, descending=True)
+                == [one for one in left[::-1] if one < after][:limit]
+            )
+            assert await ids_of(limit=limit, before=after) == [one for one in left if one < after][-limit:]
+            assert (
+                await ids_of(False, limit=limit, after=after) == [one for one in good if one > after][:limit]
+            )
+        assert await ids_of(limit=900, after="0200", before="0700") == [
+            one for one in left if "0200" < one < "0700"
+        ]
+        assert await ids_of(True, limit=2) == ["0100", "0400b"]
+        assert await ids_of(True, limit=9, after="0400a") == ["0400b", "1200", "1201", "zz"]
+        assert await ids_of(True, limit=2, before="1201") == ["0400b", "1200"]
+        assert await ids_of(True, limit=3, descending=True, after="1201") == ["1200", "0400b", "0100"]
+
     async def test_what_is_removed_is_found_no_more(self, indexes: IndexStore) -> None:
         id = await begun(indexes, "a", "b", "c")
         await take_in(indexes, id, "a", "b")
@@ -412,9 +452,15 @@ class IndexStoreContract:
         assert await listed(indexes, id, failed=True) == []
         assert await indexes.retry(id) == 0
 
-    async def test_what_failed_may_be_taken_in_after_all(self, indexes: IndexStore) -> None:
+    async def test_what_failed_is_taken_in_when_it_is_tried_again_and_not_before(
+        self, indexes: IndexStore
+    ) -> None:
         id = await begun(indexes, "a")
         await fail(indexes, id, "a")
+        assert await take_in(indexes, id, "a") == 0
+        assert (await one_of(indexes, id, "a")).error == PROBLEM
+        assert await indexes.counts(id) == Counts(documents=1, failed=1)
+        assert await indexes.retry(id) == 1
         assert await take_in(indexes, id, "a") == 1
         assert (await one_of(indexes, id, "a")).error is None
         assert await indexes.counts(id) == Counts(documents=1, chunks=1)
@@ -432,6 +478,7 @@ class IndexStoreContract:
         assert await indexes.retry(id) == 0
         assert await indexes.retry("idx_none") == 0
         assert await indexes.todo(id, 1, 10) == ["b", "d", "e"]
+        assert await indexes.missing(id, 1) == 3
         assert await listed(indexes, id, failed=True) == []
         assert await indexes.counts(id) == Counts(documents=5, pending=3, chunks=2)
         assert await found_of(indexes, id) == ["a", "c"]
@@ -451,6 +498,21 @@ class IndexStoreContract:
         assert await indexes.counts(id) == Counts(documents=3, failed=2, chunks=1)
         assert await indexes.retry(id) == 2
         assert await indexes.todo(id, 1, 10) == ["c", "b"]
+
+    async def test_what_is_cancelled_in_hand_stays_so(self, indexes: IndexStore) -> None:
+        id = await begun(indexes, *"abc")
+        await indexes.build(id, version(2))
+        in_hand = [entry(one.id, one.rev) for one in await indexes.read(id, "abc")]
+        await indexes.take_in(id, 2, in_hand[:1])
+        await indexes.cancel(id)
+        [anew] = await written(indexes, id, "c")
+        given = [*in_hand[:2], entry("c", anew.rev)]
+        assert await indexes.take_in(id, 1, given) == 1
+        assert await indexes.take_in(id, 2, given) == 2
+        assert await found_of(indexes, id, 1) == ["c"]
+        assert await found_of(indexes, id, 2) == ["a", "c"]
+        assert await indexes.counts(id) == Counts(documents=3, failed=1, chunks=1)
+        assert await listed(indexes, id, failed=True) == ["a", "b"]
 
     async def test_more_is_cancelled_and_tried_again_than_a_transaction_has(
         self, indexes: IndexStore
@@ -511,6 +573,65 @@ class IndexStoreContract:
         assert await indexes.todo(id, 1, 10) == []
         assert (await one_of(indexes, id, "a")).todo == []
         assert await indexes.swap("idx_none", 2) is None
+
+    async def test_what_would_be_lost_if_a_version_served_is_told(self, indexes: IndexStore) -> None:
+        id = await begun(indexes, *"abcdef")
+        await take_in(indexes, id, *"abcde")
+        await fail(indexes, id, "f")
+        await indexes.build(id, version(2))
+        assert await indexes.lacking(id, 2, 10) == list("abcde")
+        assert await indexes.lacking(id, 2, 2) == ["a", "b"]
+        await take_in(indexes, id, "a", number=2)
+        await fail(indexes, id, "f", "e", "d", number=2)
+        assert await indexes.lacking(id, 2, 10) == ["d", "e", "b", "c"]
+        await written(indexes, id, "b")
+        assert await indexes.lacking(id, 2, 10) == ["d", "e", "c", "b"]
+        await take_in(indexes, id, "b", "c", number=2)
+        assert await indexes.lacking(id, 2, 10) == ["d", "e"]
+        await indexes.remove(id, ["d"])
+        assert await indexes.lacking(id, 2, 10) == ["e"]
+        await indexes.retry(id)
+        assert await indexes.lacking(id, 2, 10) == ["e"]
+        await take_in(indexes, id, "e", number=2)
+        assert await indexes.lacking(id, 2, 10) == []
+        assert await indexes.lacking(id, 1, 10) == []
+        assert await indexes.lacking(id, 3, 10) == []
+        assert await indexes.lacking("idx_none", 1, 10) == []
+
+    async def test_what_a_version_has_only_as_it_was_earlier_would_be_lost(self, indexes: IndexStore) -> None:
+        id = await begun(indexes, "a", "b", "c")
+        await indexes.build(id, version(2))
+        for number in (1, 2):
+            await take_in(indexes, id, "a", "b", number=number)
+        await written(indexes, id, "a", "b")
+        assert await indexes.lacking(id, 2, 10) == []
+        await take_in(indexes, id, "b", "a")
+        await written(indexes, id, "a")
+        assert await indexes.lacking(id, 2, 10) == ["b", "a"]
+        await take_in(indexes, id, "a", number=2)
+        assert await indexes.lacking(id, 2, 10) == ["b"]
+
+    async def test_more_may_be_lost_than_a_look_reads(self, indexes: IndexStore) -> None:
+        ids = [f"{n:04}" for n in range(700)]
+        id = await begun(indexes, *ids)
+        await take_in(indexes, id, *ids[300:])
+        await indexes.build(id, version(2))
+        assert await indexes.lacking(id, 2, 1_000) == ids[300:]
+        await fail(indexes, id, *ids, number=2)
+        assert await indexes.lacking(id, 2, 1_000) == ids[300:]
+        assert await indexes.lacking(id, 2, 1) == ids[300:301]
+
+    async def test_a_version_serves_only_if_nothing_was_taken_in_since(self, indexes: IndexStore) -> None:
+        id = await begun(indexes, "a")
+        await indexes.build(id, version(2))
+        await take_in(indexes, id, "a")
+        refused = await indexes.swap(id, 2, seq=0)
+        assert refused == await indexes.index(id)
+        assert refused is not None
+        assert refused.serving.number == 1
+        swapped = await indexes.swap(id, 2, seq=1)
+        assert swapped is not None
+        assert swapped.serving.number == 2
 
     async def test_a_document_that_is_removed_is_gone_from_all_versions(self, indexes: IndexStore) -> None:
         id = await begun(indexes, "a", "b")
@@ -650,6 +771,30 @@ class IndexStoreContract:
         while await indexes.sweep(id):
             pass
         assert await left() == set()
+
+    async def test_an_index_that_only_failures_keep_from_serving_waits_for_somebody(
+        self, indexes: IndexStore
+    ) -> None:
+        id = await begun(indexes, "a", "b", "c")
+
+        async def is_left() -> bool:
+            return id in dict(await indexes.unfinished())
+
+        await take_in(indexes, id, "a", "b")
+        await fail(indexes, id, "c")
+        await indexes.build(id, version(2))
+        await take_in(indexes, id, "a", number=2)
+        await fail(indexes, id, "c", number=2)
+        assert await is_left()
+        await fail(indexes, id, "b", number=2)
+        assert not await is_left()
+        await written(indexes, id, "c")
+        assert await is_left()
+        await fail(indexes, id, "c")
+        await fail(indexes, id, "c", number=2)
+        assert not await is_left()
+        await indexes.remove(id, ["b"])
+        assert await is_left()
 
     # -- several at once
 

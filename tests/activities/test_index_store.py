@@ -140,7 +140,9 @@ async def view(store: IndexStore, index: str) -> Any:
         ],
         {number: await store.todo(index, number, 10) for number in live},
         {number: await store.todo(index, number, 2) for number in live},
+        {number: await store.lacking(index, number, 10) for number in live},
         {number: await store.missing(index, number) for number in live},
+        index in dict(await store.unfinished()),
         {number: await followed(store, index, number) for number in live},
         {
             number: [(one.doc, one.seq, one.deleted) for one in await followed(store, index, number, 1)]

@@ -10,7 +10,7 @@ from activities.retrieval import RetrievalActivities
 from goatherd.contracts.retrieval import FoundText, SearchQuery, SearchStep, StepFound
 from goatherd.errors import GoatherdError, Invalid, NotFound, Unavailable
 
-ORDER = SearchStep(owner="ada", index="docs", query=SearchQuery(text="goats", mode="lexical"))
+ORDER = SearchStep(owner="ada", index="docs", query=SearchQuery(text="goats"), mode="lexical")
 FOUND = StepFound(hits=[FoundText(doc="a", chunk=0, score=0.5, text="Goats climb.", start=0, end=12)], seq=7)
 
 

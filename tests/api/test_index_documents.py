@@ -13,8 +13,9 @@ import httpx
 import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.ports import Page
 from api import index_nudges
-from goatherd.contracts.retrieval import DocumentIn
+from goatherd.contracts.retrieval import Document, DocumentIn
 from goatherd.errors import Unavailable
 from tests.api.conftest import check_problem
 from tests.api.index_house import MODEL, IndexHouse, index_house, packed
@@ -52,7 +53,9 @@ async def test_a_document_is_kept_and_then_taken_in(words: IndexHouse) -> None:
     assert counts == {"documents": 1, "pending": 0, "failed": 0, "chunks": 1}
 
 
-@pytest.mark.parametrize("id", ["a/b/c.md", "ä ö?#&=+%", '"quoted"', "__delete", "..a", "x" * 512, "a//b"])
+@pytest.mark.parametrize(
+    "id", ["a/b/c.md", "ä ö?#&=+%", '"quoted"', "__delete", "..a", "x" * 512, ".a/b../...", "%2e.md"]
+)
 async def test_an_id_is_any_text_in_one_line(words: IndexHouse, id: str) -> None:
     path = f"/index/docs/doc/{quote(id, safe='')}"
     put = await words.http.put(path, json={"text": "Goats."})
@@ -70,7 +73,28 @@ async def test_an_id_that_is_none(words: IndexHouse, id: str) -> None:
     path = f"/index/docs/doc/{id}"
     check_problem(await words.http.put(path, json={"text": "Goats."}), 422, "invalid-parameter")
     check_problem(await words.http.get(path), 404, "not-found")
-    check_problem(await words.http.delete(path), 404, "not-found")
+    check_problem(await words.http.delete(path), 422, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    "id", ["..", ".", "a/../b", "../a", "a/.", "/a", "a/", "a//b", "/", "%2e%2E", "a/.%2e/b", "%2E"]
+)
+async def test_an_id_that_would_make_another_path_is_none(words: IndexHouse, id: str) -> None:
+    path = f"/index/docs/doc/{quote(id, safe='').replace('.', '%2E')}"
+    for answer in (await words.http.put(path, json={"text": "Goats."}), await words.http.delete(path)):
+        problem = check_problem(answer, 422, "invalid-parameter")
+        assert problem["errors"][0]["parameter"] == "doc"
+        assert "name the document otherwise" in problem["detail"]
+    check_problem(await words.http.get(path), 404, "not-found")
+    document = {"id": id, "text": "Goats."}
+    for where, body in (("doc", {"documents": [document]}), ("doc/__delete", {"ids": [id]})):
+        problem = check_problem(await words.http.post(f"/index/docs/{where}", json=body), 422, "invalid")
+        assert problem["errors"][0]["pointer"] == ("/documents/0/id" if where == "doc" else "/ids/0")
+        assert "name the document otherwise" in problem["detail"]
+    good = {"id": "good", "text": "Goats."}
+    answer = await words.http.post("/index/docs/doc", content=lines(document, good), headers=LINES)
+    assert (answer.json()["kept"], answer.json()["errors"][0]["pointer"]) == (1, "/id")
+    assert (await words.http.get("/index/docs")).json()["counts"]["documents"] == 1
 
 
 @pytest.mark.parametrize(
@@ -323,6 +347,50 @@ async def test_documents_are_listed_by_id_without_texts(words: IndexHouse) -> No
     page = (await words.http.get("/index/docs/doc?failed=false&order=desc")).json()
     assert [one["id"] for one in page["data"]] == ["c", "a"]
     check_problem(await words.http.get("/index/docs/doc?after=%00"), 400, "malformed-cursor")
+
+
+async def test_a_page_has_up_to_a_thousand(words: IndexHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"documents": [{"id": f"{n:04}", "text": "Goats."} for n in range(1_500)]}
+    await words.http.post("/index/docs/doc", json=body)
+    reads, documents = [], words.store.documents
+
+    async def counted(index: str, page: Page, *, failed: bool | None = None) -> list[Document]:
+        reads.append(page.limit)
+        return await documents(index, page, failed=failed)
+
+    monkeypatch.setattr(words.store, "documents", counted)
+    page = (await words.http.get("/index/docs/doc?limit=1000")).json()
+    assert [one["id"] for one in page["data"]] == [f"{n:04}" for n in range(1_000)]
+    assert (page["has_more"], reads) == (True, [100, 901])
+    for query, ids in (
+        ("after=0999", range(1_000, 1_500)),
+        ("before=1200", range(200, 1_200)),
+        ("order=desc", range(1_499, 499, -1)),
+        ("order=desc&before=0100", range(1_100, 100, -1)),
+    ):
+        page = (await words.http.get(f"/index/docs/doc?limit=1000&{query}")).json()
+        assert [one["id"] for one in page["data"]] == [f"{n:04}" for n in ids]
+        assert page["has_more"] == (query != "after=0999")
+    check_problem(await words.http.get("/index/docs/doc?limit=1001"), 422, "invalid-parameter")
+
+
+async def test_large_documents_are_read_few_at_once(
+    words: IndexHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await words.http.post(
+        "/index/docs/doc",
+        content=lines(*({"id": f"{n:04}", "text": "x" * 200_000} for n in range(150))),
+        headers=LINES,
+    )
+    reads, documents = [], words.store.documents
+
+    async def counted(index: str, page: Page, *, failed: bool | None = None) -> list[Document]:
+        reads.append(page.limit)
+        return await documents(index, page, failed=failed)
+
+    monkeypatch.setattr(words.store, "documents", counted)
+    assert len((await words.http.get("/index/docs/doc?limit=1000")).json()["data"]) == 150
+    assert reads == [100, 100]
 
 
 async def test_many_are_removed_by_their_ids(words: IndexHouse) -> None:

@@ -161,10 +161,11 @@ async def test_what_changes_between_search_and_reading_is_searched_again(texts: 
     texts.searching.before_reading = [rewrite, remove]
     found = await search(texts, text="goats", mode="lexical")
     assert [(hit["id"], hit["text"]) for hit in found["hits"]] == [("a", "goats swim now")]
+    assert found["complete"] is True
     assert len(texts.searching.asked) == 3
 
 
-async def test_what_changes_all_the_time_is_left_out(texts: IndexHouse) -> None:
+async def test_what_changes_all_the_time_is_left_out_and_that_is_said(texts: IndexHouse) -> None:
     async def rewrite() -> None:
         await texts.put("a", text="goats climb trees")
         await texts.take_in()
@@ -172,6 +173,10 @@ async def test_what_changes_all_the_time_is_left_out(texts: IndexHouse) -> None:
     texts.searching.before_reading = [rewrite] * 9
     found = await search(texts, text="goats", mode="lexical")
     assert [hit["id"] for hit in found["hits"]] == ["b"]
+    assert found["complete"] is False
+    order = SearchStep(owner="local", index="docs", query=SearchQuery(text="goats"), mode="lexical")
+    step = await texts.indexes.search.step(order)
+    assert ([hit.doc for hit in step.hits], step.complete) == (["b"], False)
 
 
 async def test_a_version_that_is_swapped_meanwhile_is_searched_in_its_place(texts: IndexHouse) -> None:
@@ -239,8 +244,8 @@ async def test_a_search_ends_with_its_time(texts: IndexHouse) -> None:
 async def test_a_step_of_a_workflow_finds_texts(texts: IndexHouse) -> None:
     index = await texts.index()
     for called in ("docs", index.id):
-        query = SearchQuery(text="climb trees", mode="hybrid", k=1, explain=True)
-        order = SearchStep(owner="local", index=called, query=query)
+        query = SearchQuery(text="climb trees", k=1, explain=True)
+        order = SearchStep(owner="local", index=called, query=query, mode="hybrid")
         found = await texts.indexes.search.step(SearchStep.model_validate_json(order.model_dump_json()))
         assert [(hit.doc, hit.text) for hit in found.hits] == [("a", "goats climb trees")]
         assert found.hits[0].lexical is not None
@@ -248,3 +253,25 @@ async def test_a_step_of_a_workflow_finds_texts(texts: IndexHouse) -> None:
         await texts.indexes.search.step(SearchStep(owner="other", index="docs", query=query))
     with pytest.raises(Invalid):
         await texts.indexes.search.step(SearchStep(owner="local", index="docs", query=SearchQuery()))
+
+
+@pytest.mark.parametrize(("wish", "mode"), [({}, "lexical"), ({"model": MODEL}, "hybrid")])
+async def test_a_step_that_says_no_mode_is_searched_by_what_there_is(
+    house: IndexHouse, wish: dict[str, Any], mode: str
+) -> None:
+    await house.create(**wish)
+    await house.put("a", text="goats climb trees")
+    await house.take_in()
+    found = await house.indexes.search.step(
+        SearchStep(owner="local", index="docs", query=SearchQuery(text="goats"))
+    )
+    assert ([hit.doc for hit in found.hits], found.complete) == (["a"], True)
+    assert house.searching.asked[-1].query.mode == mode
+
+
+async def test_a_model_that_is_another_one_now_is_told(texts: IndexHouse) -> None:
+    texts.inference.provider = "huggingface"
+    answer = await texts.http.post("/index/docs/search", json={"text": "goats"})
+    problem = check_problem(answer, 409, "another-model")
+    assert "__rebuild" in problem["detail"]
+    assert (await search(texts, text="goats", mode="lexical"))["hits"]

@@ -85,10 +85,10 @@ async def test_a_folder_is_loaded_again_and_found(desk: Desk, tmp_path: Path) ->
 
 async def test_more_than_a_page_is_known(desk: Desk) -> None:
     await desk.api.create_index({"name": "docs"})
-    many = [{"id": f"{number:03}", "text": "x", "metadata": {"n": number}} for number in range(205)]
-    assert (await desk.load(lines(*many))).sent == 205
-    again = await desk.load(lines(*many[:203], {"id": "new", "text": "y"}), delete=True)
-    assert (again.sent, again.unchanged, again.removed) == (1, 203, 2)
+    many = [{"id": f"{number:04}", "text": "x", "metadata": {"n": number}} for number in range(1_005)]
+    assert (await desk.load(lines(*many))).sent == 1_005
+    again = await desk.load(lines(*many[:1_003], {"id": "new", "text": "y"}), delete=True)
+    assert (again.sent, again.unchanged, again.removed) == (1, 1_003, 2)
 
 
 async def test_what_the_api_refuses_is_told_by_id(desk: Desk) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,8 +100,63 @@ def test_what_is_no_text_is_left_out_with_a_reason(tmp_path: Path) -> None:
         "latin.txt": "3)",
         "nul.txt": "text",
         "large.txt": "1,048,576",
-        "line\nbreak.txt": "line",
+        "line\nbreak.txt": "otherwise",
     }
+
+
+def no_entry(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """To this folder: also for the superuser, whom its mode would not stop."""
+    scandir = os.scandir
+
+    def guarded(path: str) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+
+def test_a_folder_that_can_not_be_read_is_not_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_entry(monkeypatch, folder / "docs")
+    files = Files(folder, prefix="site/")
+    assert _ids(files) == ["site/README.md", "site/src/herd.py"]
+    assert files.left_out == {"site/docs/": "the folder can't be read (Permission denied)"}
+    no_entry(monkeypatch, folder)
+    with pytest.raises(PermissionError):
+        _ids(files)
+
+
+def test_a_file_that_nobody_can_look_at_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Path.stat
+
+    def guarded(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "notes.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", guarded)
+    (folder / "broken.md").symlink_to("nowhere")
+    files = Files(folder)
+    assert _ids(files) == ["README.md", "docs/climbing.md", "src/herd.py"]
+    assert files.left_out == {"docs/notes.txt": "Permission denied"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name", "id"),
+    [
+        ("../", "a.txt", "../a.txt"),
+        ("/", "a.txt", "/a.txt"),
+        ("a//", "a.txt", "a//a.txt"),
+        ("", "%2e", "%2e"),
+    ],
+)
+def test_a_file_whose_id_would_make_another_path_is_left_out(
+    tmp_path: Path, prefix: str, name: str, id: str
+) -> None:
+    _write(tmp_path, name, "Text.")
+    files = Files(tmp_path, include=["*"], prefix=prefix)
+    assert _ids(files) == []
+    assert "name the document otherwise" in files.left_out[id]
 
 
 def test_a_file_that_is_named_needs_no_pattern(folder: Path) -> None:
@@ -148,6 +205,8 @@ def test_a_line_is_a_document() -> None:
         ('{"text": "x"}', "Line 2: `id`: Field required"),
         ('{"id": "a", "body": "x"}', "Line 2: `body`"),
         ('{"id": "a\\n", "text": "x"}', "Line 2: `id`"),
+        ('{"id": "../a", "text": "x"}', "Line 2: `id`"),
+        ('{"id": "a/%2E%2e", "text": "x"}', "name the document otherwise"),
         ('{"id": "a", "metadata": {"x": NaN}}', "NaN is not a JSON value"),
         ('{"id": "a", "text": "\\ud800"}', "surrogate"),
     ],

@@ -23,6 +23,7 @@ from goatherd.terminal._screen import Pipe
 from tests.terminal.conftest import served
 from tests.terminal.index_server import INDEX, FakeIndex
 from tests.terminal.server import problem
+from tests.terminal.test_index_files import no_entry
 
 
 class Desk:
@@ -93,6 +94,21 @@ async def test_what_can_not_be_read_is_not_gone(desk: Desk) -> None:
     assert (loaded.left_out, loaded.removed, loaded.unchanged, loaded.whole) == (1, 0, 1, False)
     assert "two.md: it is not UTF-8 (at byte 0)." in desk.err.getvalue()
     assert desk.fake.ids() == ["one.md", "two.md"]
+
+
+async def test_what_is_below_a_folder_that_can_not_be_read_is_not_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (desk.folder / "sub" / "deep").mkdir(parents=True)
+    (desk.folder / "subway").mkdir()
+    desk.write(**{"one": "One", "sub/two": "Two", "sub/deep/three": "Three", "subway/four": "Four"})
+    await desk.load()
+    (desk.folder / "subway" / "four.md").unlink()
+    no_entry(monkeypatch, desk.folder / "sub")
+    loaded = await desk.load(delete=True)
+    assert (loaded.removed, loaded.left_out, loaded.unchanged, loaded.whole) == (1, 1, 1, False)
+    assert "sub/: the folder can't be read (Permission denied)." in desk.err.getvalue()
+    assert desk.fake.ids() == ["one.md", "sub/deep/three.md", "sub/two.md"]
 
 
 async def test_many_go_in_batches_and_both_counts_are_told(desk: Desk) -> None:

@@ -65,6 +65,8 @@ def test_nothing_found_is_said() -> None:
     out = Tty()
     print_hits({"hits": [], "mode": "lexical", "exact": True}, out)
     assert "Nothing found · lexical" in out.plain()
+    print_hits({"hits": [], "mode": "lexical", "exact": True, "complete": False}, out)
+    assert "Nothing found · lexical · some are left out, as they changed meanwhile" in out.plain()
 
 
 def test_ranks_are_explained() -> None:

@@ -24,6 +24,7 @@ from goatherd.contracts.queues import Pool
 from goatherd.contracts.retrieval import (
     INGEST_WORKFLOW,
     NUDGE,
+    TIDY_INDEX,
     WARM_INDEX,
     Counts,
     DocumentIn,
@@ -70,6 +71,7 @@ class Barn:
     store: MemoryIndexStore = field(default_factory=MemoryIndexStore)
     rounds: int = 0
     warmed: list[VersionOf] = field(default_factory=list)
+    tidied: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.settings = Settings(models=MODELS, model="vectors", task_queue_prefix=new_id("batch"))
@@ -83,7 +85,7 @@ class Barn:
             await stack.enter_async_context(self.deciders(sandboxed=sandboxed))
             await stack.enter_async_context(self.takers(maker))
             if retrieval:
-                await stack.enter_async_context(self._worker(Pool.RETRIEVAL, self.warm))
+                await stack.enter_async_context(self._worker(Pool.RETRIEVAL, self.warm, self.tidy))
             yield
 
     @asynccontextmanager
@@ -122,6 +124,10 @@ class Barn:
 
     def _worker(self, pool: Pool, *activities: Callable[..., object]) -> Worker:
         return Worker(self.client, task_queue=self.settings.task_queue(pool), activities=activities)
+
+    @activity.defn(name=TIDY_INDEX)
+    async def tidy(self, index: str) -> None:
+        self.tidied.append(index)
 
     @activity.defn(name=WARM_INDEX)
     async def warm(self, of: VersionOf) -> None:

@@ -400,6 +400,7 @@ async def test_of_a_dropped_index_nothing_is_left(barn: Barn) -> None:
         await barn.ended(index)
         assert await barn.status(index) == "COMPLETED"
         assert not await barn.store.sweep(index, 0)
+        assert barn.tidied == [index]
 
 
 # -- versions
@@ -408,15 +409,15 @@ async def test_of_a_dropped_index_nothing_is_left(barn: Barn) -> None:
 class Watched(MemoryIndexStore):
     """Says what would be lost by a swap, as it is done."""
 
-    lacking: list[str] | None = None
+    lost: list[str] | None = None
 
-    async def swap(self, id: str, version: int) -> Index | None:
+    async def swap(self, id: str, version: int, *, seq: int | None = None) -> Index | None:
         before = await self.index(id)
         assert before is not None
         served = {one.doc: one.rev async for some in self.entries(id, before.serving.number) for one in some}
         built = {one.doc: one.rev async for some in self.entries(id, version) for one in some}
-        self.lacking = [doc for doc, rev in served.items() if built.get(doc, 0) < rev]
-        return await super().swap(id, version)
+        self.lost = [doc for doc, rev in served.items() if built.get(doc, 0) < rev]
+        return await super().swap(id, version, seq=seq)
 
 
 async def test_a_version_is_built_beside_the_other_and_serves_when_it_has_everything(barn: Barn) -> None:
@@ -432,6 +433,11 @@ async def test_a_version_is_built_beside_the_other_and_serves_when_it_has_everyt
         assert len(entries["d0"].vectors) == 32
         assert [of.version for of in barn.warmed] == [2]
         await eventually(lambda: _has_none(barn, index, 1))
+        await eventually(lambda: _is_tidied(barn, index))
+
+
+async def _is_tidied(barn: Barn, index: str) -> bool:
+    return barn.tidied == [index]
 
 
 async def _has_none(barn: Barn, index: str, number: int) -> bool:
@@ -461,7 +467,7 @@ async def test_a_swap_among_writes_loses_nothing_that_could_be_found(barn: Barn)
         await barn.serves(index, 2)
         stop.set()
         assert await writing > 10
-        assert store.lacking == []
+        assert store.lost == []
         counts = await barn.idle(index)
         entries = await barn.entries(index, 2)
         assert len(entries) == counts.documents
@@ -551,6 +557,50 @@ async def test_what_a_given_up_version_has_left_is_removed(
 
 async def _has_some(barn: Barn, index: str, number: int) -> bool:
     return bool(await barn.entries(index, number))
+
+
+async def test_documents_that_fail_in_a_new_version_keep_it_from_serving_until_they_do_not(
+    barn: Barn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.ingestion.LINGER", timedelta(milliseconds=100))
+    mended = False
+
+    class Half(Maker):
+        async def make(
+            self, index: str, version: Version, documents: Sequence[Document]
+        ) -> AsyncIterator[MadeEntries]:
+            if version.number == 1 or mended:
+                async for made in super().make(index, version, documents):
+                    yield made
+                return
+            why = Problem(code="odd", message="odd")
+            yield MadeEntries(failed=[(one.id, one.rev, why) for one in documents])
+
+    async with barn.workers(maker=Half(barn, lambda documents: asyncio.sleep(0)), sandboxed=False):
+        index = await barn.begin()
+        await barn.put_many(index, 60)
+        await barn.idle(index)
+        await barn.ended(index)
+        await barn.store.build(index, version(2, OTHER))
+        await barn.nudge(index)
+        await barn.ended(index)
+        assert await barn.status(index) == "COMPLETED"
+        there = await barn.store.index(index)
+        assert there is not None
+        assert (there.serving.number, there.building is not None) == (1, True)
+        assert len(await barn.entries(index, 1)) == 60
+        assert (await barn.store.counts(index)).failed == 60
+        assert await barn.store.unfinished() == []
+        assert await barn.events(index) < 60
+        # What comes meanwhile is found, and fails in the other.
+        await barn.put(index, DocumentIn(id="more", text="more"))
+        await barn.idle(index)
+        assert "more" in await barn.entries(index, 1)
+        mended = True
+        assert await barn.store.retry(index) == 61
+        await barn.nudge(index)
+        await barn.serves(index, 2)
+        assert len(await barn.entries(index, 2)) == 61
 
 
 async def test_what_was_lost_of_a_version_is_found_before_it_serves(barn: Barn) -> None:

@@ -25,7 +25,7 @@ from goatherd.contracts.retrieval import (
     Metric,
     Version,
 )
-from goatherd.errors import GoatherdError, Invalid, ModelNotFound, Unavailable
+from goatherd.errors import Conflict, GoatherdError, Invalid, ModelNotFound, Unavailable
 
 GROUP_BYTES = 6 << 20
 """Of entries that are made and kept together; one that is larger is alone."""
@@ -130,7 +130,7 @@ class Embedding:
             raise Unavailable("This worker has no models.", code="no-worker")
         own = await self._host.spec(model)
         if spec.model_print not in (None, fingerprint(own)):
-            raise Invalid(ANOTHER_MODEL.format(model), code="another-model")
+            raise Conflict(ANOTHER_MODEL.format(model), code="another-model")
         if (model, spec.dimensions) in self._shortened:
             return await self._computed(caller, model, own, texts, spec.dimensions)
         results = await self._computed(caller, model, own, texts)

@@ -15,7 +15,7 @@ from activities.backends.model_host import ModelHost
 from activities.backends.retrieval.embedding import Embedding
 from activities.indexing import MadeEntries
 from activities.inference_ports import Made
-from goatherd.contracts.inference import Limits, ModelSpec
+from goatherd.contracts.inference import Limits, ModelSpec, fingerprint
 from goatherd.contracts.inference_tasks import Task, Vectors
 from goatherd.contracts.inference_work import Problem
 from goatherd.contracts.retrieval import Chunking, Document, IndexSpec, Version
@@ -298,3 +298,20 @@ async def test_a_cancelled_one_leaves_the_model_to_others() -> None:
     making.cancel()
     with pytest.raises(asyncio.CancelledError):
         await making
+
+
+async def test_a_model_that_is_another_one_now_makes_nothing(embedding: Embedding) -> None:
+    spec = IndexSpec(model="small", dimensions=16, model_print=fingerprint(scripted()))
+    made = await made_of(embedding, spec, a_document("a", "goats"))
+    assert len(made.entries) == 1
+    spec = spec.model_copy(update={"model_print": fingerprint(scripted(dimensions=32))})
+    problem = only_problem(await made_of(embedding, spec, a_document("a", "goats")))
+    assert problem.code == "another-model"
+    assert "__rebuild" in problem.message
+
+
+def test_a_models_limits_do_not_make_it_another_one() -> None:
+    one = scripted(dimensions=32)
+    same = one.model_copy(update={"limits": Limits(batch=2), "pinned": True, "memory_mb": 5})
+    assert fingerprint(one) == fingerprint(same)
+    assert fingerprint(one) != fingerprint(one.model_copy(update={"revision": "v2"}))

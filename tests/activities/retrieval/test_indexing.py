@@ -158,10 +158,75 @@ async def test_a_version_serves_when_it_lacks_only_what_the_other_lacks(store: M
     await take(store, 1, new[0])
     assert not await complete(store)
     await take(store, 2, new[0])
+    # What the other shows of this one is of before it was written anew.
+    assert not await complete(store)
+    await take(store, 2, new[1])
+    await put(store, "b", "d")
     assert await complete(store)
     index = await store.index(ID)
     assert index is not None
     assert (index.serving.number, index.building) == (2, None)
+
+
+async def test_a_version_in_which_documents_failed_does_not_take_them_from_searches(
+    store: MemoryIndexStore,
+) -> None:
+    a, b, c = await put(store, "a", "b", "c")
+    await take(store, 1, a, b)
+    await store.fail(ID, 1, [("c", c.rev, Problem(code="x", message="x"))])
+    await store.build(ID, version(2))
+    await take(store, 2, a)
+    failed = [(one.id, one.rev, Problem(code="x", message="x")) for one in (b, c)]
+    await store.fail(ID, 2, failed)
+    assert not (await planned(store)).complete
+    assert not await complete(store)
+    await store.retry(ID)
+    await take(store, 2, b)
+    await store.fail(ID, 2, failed[1:])
+    await store.fail(ID, 1, failed[1:])
+    assert (await planned(store)).complete
+    assert await complete(store)
+
+
+async def test_what_is_found_as_it_was_and_pending_everywhere_is_not_lost(store: MemoryIndexStore) -> None:
+    a, b = await put(store, "a", "b")
+    await take(store, 1, a, b)
+    await store.build(ID, version(2))
+    (again,) = await put(store, "a")
+    await take(store, 2, b)
+    # The other can be held while this one catches up.
+    assert (await planned(store)).complete
+    assert not await complete(store)
+    await take(store, 2, again)
+    assert await complete(store)
+
+
+async def test_what_is_lost_while_it_is_asked_for_is_found_before_the_swap(store: MemoryIndexStore) -> None:
+    class Moving(MemoryIndexStore):
+        meanwhile = True
+
+        async def lacking(self, index: str, version: int, limit: int) -> list[str]:
+            found = await super().lacking(index, version, limit)
+            if self.meanwhile:
+                self.meanwhile = False
+                await self.fail(index, version, [("a", a.rev, Problem(code="x", message="x"))])
+            return found
+
+    moving = Moving()
+    there = await store.index(ID)
+    assert there is not None
+    await moving.create(there)
+    (a,) = await put(moving, "a")
+    await take(moving, 1, a)
+    await moving.build(ID, version(2))
+    await take(moving, 2, a)
+    assert not await complete(moving)
+
+
+async def test_a_swap_that_was_done_by_a_try_that_was_lost_is_done(store: MemoryIndexStore) -> None:
+    await store.build(ID, version(2))
+    assert await complete(store)
+    assert await complete(store)
 
 
 async def test_a_version_that_is_not_being_built_does_not_come_to_serve(store: MemoryIndexStore) -> None:
