@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from activities.backends.hf.code import import_modules
 from activities.backends.hf.families import FAMILIES, family
 from activities.backends.hf.weights import weights_bytes
@@ -10,6 +12,10 @@ from activities.inference_ports import LoadContext, LoadedModel
 from goatherd.contracts.inference import ModelSpec
 from goatherd.contracts.providers import HuggingFaceOptions, read_options
 from goatherd.errors import GoatherdError, Invalid, WrongTask
+
+_ONE_AT_A_TIME = Lock()
+"""transformers sets torch's default dtype, which is the process's, while it makes a model, and then sets back
+what it found: two at once leave each other's, for good."""
 
 
 class HuggingFaceProvider:
@@ -42,7 +48,8 @@ class HuggingFaceProvider:
         try:
             load = family(spec.task)
             context.progress(f"loading {name}: weights …")
-            return load(name, spec, folder, context)
+            with _ONE_AT_A_TIME:
+                return load(name, spec, folder, context)
         except GoatherdError:
             raise
         except ImportError as error:

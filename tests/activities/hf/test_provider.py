@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
+import torch
 
 from activities.backends.hf.families import FAMILIES
 from activities.backends.hf.provider import HuggingFaceProvider
@@ -89,3 +91,19 @@ def test_files_without_the_weights_of_a_task_are_not_loaded_for_it(tiny: dict[st
     with pytest.raises(ModelBroken, match=r"lack weights that .* classifier\.bias, classif"):
         load(tiny["mlm"], Task.TEXT_CLASSIFICATION)
     assert Task.FEATURE_EXTRACTION in load(tiny["mlm"], Task.FEATURE_EXTRACTION).tasks
+
+
+def test_models_of_different_dtypes_may_be_loaded_at_once(tiny: dict[str, Path]) -> None:
+    """Of torch's default dtype, which each load sets for a while, nothing is left."""
+
+    def load_one(dtype: str) -> int:
+        spec = ModelSpec.model_validate(
+            {"source": str(tiny["sentiment"]), "task": "text-classification", "dtype": dtype, "device": "cpu"}
+        )
+        return PROVIDER.load("m", spec, context()).memory_bytes
+
+    alone = [load_one("float32"), load_one("bfloat16")]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(load_one, ["float32", "bfloat16"] * 8))
+    assert found == alone * 8
+    assert torch.get_default_dtype() is torch.float32
