@@ -1,4 +1,5 @@
-"""One embedded store for the folder; a database of its own for each test."""
+"""One embedded store for each module: one that stands still, as it may when much is written at once, is of no
+consequence for others. A database of its own for each test."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tests.servers import EmbeddedStore, embedded_store
 BACKENDS = ("memory", "mongo")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def store_server() -> AsyncIterator[EmbeddedStore]:
     async with embedded_store() as server:
         yield server
