@@ -10,6 +10,9 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from goatherd.errors import GoatherdError
+from goatherd.temporal import failure
+
 HEARTBEAT_S = 0.5
 
 
@@ -21,6 +24,21 @@ async def beating(*details: object) -> AsyncIterator[None]:
         yield
     finally:
         beats.cancel()
+
+
+@asynccontextmanager
+async def attended(what: str) -> AsyncIterator[None]:
+    """An activity's work: heartbeats meanwhile, errors of ours as Temporal has them, and `what` it does is
+    handed over when the worker stops."""
+    try:
+        async with beating():
+            yield
+    except GoatherdError as error:
+        raise failure(error) from error
+    except asyncio.CancelledError:
+        if (over := handed_over(what)) is not None:
+            raise over from None
+        raise
 
 
 async def _beat(details: tuple[object, ...]) -> None:

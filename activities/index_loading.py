@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from temporalio import activity
 
-from activities.attending import beating, handed_over
+from activities.attending import attended
 from activities.inference_ports import ModelHost
 from goatherd.contracts.retrieval import TIDY_INDEX, WARM_INDEX, VersionOf, hosted_name, hosted_spec
-from goatherd.errors import GoatherdError
-from goatherd.temporal import failure
 
 if TYPE_CHECKING:
     from activities.retrieval_ports import IndexStore
@@ -36,26 +33,12 @@ class IndexLoading:
     @activity.defn(name=TIDY_INDEX)
     async def tidy(self, index: str) -> None:
         """Removes what engines keep of versions that are no more."""
-        try:
-            async with beating():
-                await self._engines.tidy_index(self._store, index)
-        except GoatherdError as error:
-            raise failure(error) from error
-        except asyncio.CancelledError:
-            if (over := handed_over("this")) is not None:
-                raise over from None
-            raise
+        async with attended("this"):
+            await self._engines.tidy_index(self._store, index)
 
     @activity.defn(name=WARM_INDEX)
     async def warm(self, version: VersionOf) -> None:
         """Has it ready here, with all that it has now."""
         spec = hosted_spec(version.index, version.version)
-        try:
-            async with beating():
-                await self._indexes.load(hosted_name(version.index, version.version), spec)
-        except GoatherdError as error:
-            raise failure(error) from error
-        except asyncio.CancelledError:
-            if (over := handed_over("the load")) is not None:
-                raise over from None
-            raise
+        async with attended("the load"):
+            await self._indexes.load(hosted_name(version.index, version.version), spec)

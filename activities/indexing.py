@@ -195,7 +195,7 @@ def _most_lost(part: TakeIn) -> int:
 def _wants(index: Index | None, version: Version) -> bool:
     if index is None or index.paused:
         return False
-    return any(one.number == version.number for one in index.versions)
+    return index.version(version.number) is not None
 
 
 def _is_hopeless(problem: Problem) -> bool:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 
 from temporalio import activity
 
-from activities.attending import beating, handed_over
+from activities.attending import attended, beating, handed_over
 from activities.blobs import Blobs
 from activities.generating import PieceWriter, generate, request_of
 from activities.inference_items import ItemReader, problem
@@ -89,28 +89,14 @@ class InferenceActivities:
     @activity.defn(name=LOAD_MODEL)
     async def load_model(self, order: LoadModel) -> Standing:
         """Loads a model on this worker."""
-        try:
-            async with beating():
-                return await self._models.load(order.model, order.spec)
-        except GoatherdError as error:
-            raise failure(error) from error
-        except asyncio.CancelledError:
-            if (over := handed_over("the load")) is not None:
-                raise over from None
-            raise
+        async with attended("the load"):
+            return await self._models.load(order.model, order.spec)
 
     @activity.defn(name=UNLOAD_MODEL)
     async def unload_model(self, order: UnloadModel) -> Standing:
         """Puts a model out, as soon as nobody uses it here. Cancelled, that goes on by itself."""
-        try:
-            async with beating():
-                return await self._models.unload(order.model)
-        except GoatherdError as error:
-            raise failure(error) from error
-        except asyncio.CancelledError:
-            if (over := handed_over("the unload")) is not None:
-                raise over from None
-            raise
+        async with attended("the unload"):
+            return await self._models.unload(order.model)
 
     @contextmanager
     def _text_in_hand(self) -> Iterator[None]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from temporalio import activity
 
-from activities.attending import beating, handed_over
+from activities.attending import attended
 from goatherd.contracts.retrieval import SEARCH_STEP, SearchStep, StepFound
-from goatherd.errors import GoatherdError
-from goatherd.temporal import failure
 
 
 class Searching(Protocol):
@@ -37,12 +34,5 @@ class RetrievalActivities:
     async def search(self, order: SearchStep) -> StepFound:
         """Searches once, all that was committed when it begins. Errors that may pass are raised as such, and
         Temporal retries."""
-        try:
-            async with beating():
-                return await self._searching.step(order)
-        except GoatherdError as error:
-            raise failure(error) from error
-        except asyncio.CancelledError:
-            if (over := handed_over("the search")) is not None:
-                raise over from None
-            raise
+        async with attended("the search"):
+            return await self._searching.step(order)

@@ -325,19 +325,7 @@ class Ingestion:
             heartbeat_timeout=_LOST_AFTER,
             retry_policy=_PATIENT,
         )
-        try:
-            await workflow.execute_activity(
-                WARM_INDEX,
-                version,
-                task_queue=self._queue(Pool.RETRIEVAL),
-                schedule_to_start_timeout=_WARM_SOON,
-                schedule_to_close_timeout=_WARM_WITHIN,
-                heartbeat_timeout=_LOST_AFTER,
-                retry_policy=_TWICE,
-            )
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
+        if not await self._try_retrieval(WARM_INDEX, version, _WARM_SOON, _WARM_WITHIN):
             # The first search of it loads it, and waits as long.
             workflow.logger.warning("no worker has loaded version %d before it serves", number)
         self._ready, self._refused = number, 0
@@ -393,23 +381,27 @@ class Ingestion:
             heartbeat_timeout=_LOST_AFTER,
             retry_policy=_PATIENT,
         )
-        if not tidy:
-            return
+        if tidy and not await self._try_retrieval(TIDY_INDEX, self._ingest.index, _TIDY_SOON, _TIDY_WITHIN):
+            # Nothing is found by it any more; it only takes room.
+            workflow.logger.warning("what engines keep of versions that are no more is left")
+
+    async def _try_retrieval(self, name: str, argument: object, soon: timedelta, within: timedelta) -> bool:
+        """Has a worker of the pool `retrieval` do what can be done without: false, if it was not done."""
         try:
             await workflow.execute_activity(
-                TIDY_INDEX,
-                self._ingest.index,
+                name,
+                argument,
                 task_queue=self._queue(Pool.RETRIEVAL),
-                schedule_to_start_timeout=_TIDY_SOON,
-                schedule_to_close_timeout=_TIDY_WITHIN,
+                schedule_to_start_timeout=soon,
+                schedule_to_close_timeout=within,
                 heartbeat_timeout=_LOST_AFTER,
                 retry_policy=_TWICE,
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            # Nothing is found by it any more; it only takes room.
-            workflow.logger.warning("what engines keep of versions that are no more is left")
+            return False
+        return True
 
     def _order(
         self, version: Version, docs: Sequence[str] = (), alone: bool = False, first: int = 0

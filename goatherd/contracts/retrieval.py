@@ -217,6 +217,10 @@ class Index(Contract):
     def versions(self) -> list[Version]:
         return [self.serving] if self.building is None else [self.serving, self.building]
 
+    def version(self, number: int) -> Version | None:
+        """None if it is none of the index, or no more."""
+        return next((one for one in self.versions if one.number == number), None)
+
 
 class Counts(Contract):
     """Of one index. `documents` does not count those that were deleted."""

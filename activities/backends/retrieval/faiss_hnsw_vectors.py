@@ -7,45 +7,32 @@ are too many of these: then the graph is built anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from activities.backends.retrieval.faiss_part_vectors import (
-    INDEX_FILE,
     NO_KEY,
     FaissPart,
-    IndexFile,
+    GuessingPart,
     faiss,
     metric_of,
     moved,
 )
-from activities.backends.retrieval.vector_math import Measure, among
+from activities.backends.retrieval.vector_math import Measure
 from activities.retrieval_ports import Keys, Vectors
 from goatherd.contracts.retrieval import FaissOptions
 
 _FEW_DEAD = 64
 
 
-class HnswPart(FaissPart):
+class HnswPart(GuessingPart):
     """Quick for single queries; slow to build, and larger by its links."""
 
     kind = "hnsw"
 
-    def __init__(
-        self,
-        measure: Measure,
-        index: Any,
-        keys: Keys,
-        longest: float,
-        mapped: bool,
-        options: FaissOptions,
-    ) -> None:
-        super().__init__(measure, index, keys, longest, mapped)
-        self._options = options
-        self._graph = faiss.downcast_index(index.index).hnsw
+    map_flag = faiss.IO_FLAG_MMAP_IFC
 
     @classmethod
     def of(cls, measure: Measure, options: FaissOptions, sources: Sequence[FaissPart]) -> HnswPart:
@@ -58,30 +45,10 @@ class HnswPart(FaissPart):
             moved(source, made)
         return made
 
-    @classmethod
-    def open(
-        cls, measure: Measure, options: FaissOptions, folder: Path, longest: float, mapped: bool
-    ) -> HnswPart:
-        index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-        made = cls._of(measure, options, index, longest, mapped)
-        made._file = IndexFile(folder) if mapped else None
-        return made
-
-    _file: IndexFile | None = None
-
-    @classmethod
-    def _of(
-        cls, measure: Measure, options: FaissOptions, index: Any, longest: float, mapped: bool
-    ) -> HnswPart:
+    @staticmethod
+    def keys_of(index: Any) -> Keys:
         every = faiss.vector_to_array(index.id_map)
-        return cls(measure, index, np.sort(every[every >= 0]), longest, mapped, options)
-
-    def owned(self) -> HnswPart:
-        """What is mapped, in memory, without what was removed since."""
-        assert self._file is not None
-        made = self._of(self.measure, self._options, self._file.read(), self.longest, False)
-        made.remove(made.keys[~among(made.keys, self.keys)])
-        return made
+        return np.sort(every[every >= 0])
 
     @property
     def crowded(self) -> bool:
@@ -91,7 +58,8 @@ class HnswPart(FaissPart):
 
     @property
     def memory_bytes(self) -> int:
-        links = int(self._graph.neighbors.size()) * 4 + self.held * 12
+        graph = faiss.downcast_index(self.index.index).hnsw
+        links = int(graph.neighbors.size()) * 4 + self.held * 12
         return super().memory_bytes + (0 if self.mapped else links)
 
     def _remove(self, keys: Keys) -> None:

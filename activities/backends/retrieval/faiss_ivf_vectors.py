@@ -4,21 +4,19 @@ at a few of them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from activities.backends.retrieval.faiss_part_vectors import (
     BLOCK,
-    INDEX_FILE,
     FaissPart,
-    IndexFile,
+    GuessingPart,
     faiss,
     metric_of,
     moved,
 )
-from activities.backends.retrieval.vector_math import Measure, among
+from activities.backends.retrieval.vector_math import Measure
 from activities.retrieval_ports import Keys, Vectors
 from goatherd.contracts.retrieval import FaissOptions
 
@@ -34,22 +32,12 @@ def enough(options: FaissOptions) -> int:
     return _SMALLEST if options.nlist is None else _LEAST * options.nlist
 
 
-class IvfPart(FaissPart):
+class IvfPart(GuessingPart):
     """Keys are found in the lists by a table of FAISS's, so that one can be removed without a search."""
 
     kind = "ivf"
 
-    def __init__(
-        self,
-        measure: Measure,
-        index: Any,
-        keys: Keys,
-        longest: float,
-        mapped: bool,
-        options: FaissOptions,
-    ) -> None:
-        super().__init__(measure, index, keys, longest, mapped)
-        self._options = options
+    map_flag = faiss.IO_FLAG_MMAP
 
     @classmethod
     def trained(cls, measure: Measure, options: FaissOptions, sources: Sequence[FaissPart]) -> IvfPart:
@@ -69,41 +57,20 @@ class IvfPart(FaissPart):
         made.spare = 0.0
         return made
 
-    @classmethod
-    def open(
-        cls, measure: Measure, options: FaissOptions, folder: Path, longest: float, mapped: bool
-    ) -> IvfPart:
-        index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP if mapped else 0)
-        made = cls._of(measure, options, index, longest, mapped)
-        made._file = IndexFile(folder) if mapped else None
-        return made
-
-    _file: IndexFile | None = None
-
-    @classmethod
-    def _of(
-        cls, measure: Measure, options: FaissOptions, index: Any, longest: float, mapped: bool
-    ) -> IvfPart:
+    @staticmethod
+    def keys_of(index: Any) -> Keys:
         lists = index.invlists
         keys = [
             faiss.rev_swig_ptr(lists.get_ids(at), lists.list_size(at)).copy()
             for at in range(index.nlist)
             if lists.list_size(at)
         ]
-        every = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-        return cls(measure, index, every, longest, mapped, options)
+        return np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
 
     def add(self, keys: Keys, rows: Vectors, longest: float) -> None:
         super().add(keys, rows, longest)
         # Each list grows by doubling. Trained or opened, it has room for what it has.
         self.spare = 0.9
-
-    def owned(self) -> IvfPart:
-        """What is mapped, in memory, without what was removed since."""
-        assert self._file is not None
-        made = self._of(self.measure, self._options, self._file.read(), self.longest, False)
-        made.remove(made.keys[~among(made.keys, self.keys)])
-        return made
 
     def _remove(self, keys: Keys) -> None:
         self.index.remove_ids(faiss.IDSelectorArray(len(keys), faiss.swig_ptr(keys)))

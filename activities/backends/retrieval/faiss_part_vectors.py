@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss as library
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from activities.backends.retrieval.threads_vectors import threads
 from activities.backends.retrieval.vector_math import Measure, among
 from activities.retrieval_ports import Keys, Vectors
+from goatherd.contracts.retrieval import FaissOptions
 
 faiss: Any = library
 """Its stubs know only a part of it."""
@@ -101,6 +102,48 @@ class FaissPart:
 
     def write(self, folder: Path) -> None:
         faiss.write_index(self.index, str(folder / INDEX_FILE))
+
+
+class GuessingPart(FaissPart):
+    """One that looks at some vectors only, and whose snapshot is FAISS's own file."""
+
+    map_flag = 0
+    """What FAISS maps the file by."""
+
+    def __init__(
+        self,
+        measure: Measure,
+        index: Any,
+        keys: Keys,
+        longest: float,
+        mapped: bool,
+        options: FaissOptions,
+    ) -> None:
+        super().__init__(measure, index, keys, longest, mapped)
+        self._options = options
+        self._file: IndexFile | None = None
+
+    @classmethod
+    def open(
+        cls, measure: Measure, options: FaissOptions, folder: Path, longest: float, mapped: bool
+    ) -> Self:
+        index = faiss.read_index(str(folder / INDEX_FILE), cls.map_flag if mapped else 0)
+        made = cls(measure, index, cls.keys_of(index), longest, mapped, options)
+        made._file = IndexFile(folder) if mapped else None
+        return made
+
+    @staticmethod
+    def keys_of(index: Any) -> Keys:
+        """All that the index has, sorted."""
+        raise NotImplementedError
+
+    def owned(self) -> Self:
+        """What is mapped, in memory, without what was removed since."""
+        assert self._file is not None
+        index = self._file.read()
+        made = type(self)(self.measure, index, self.keys_of(index), self.longest, False, self._options)
+        made.remove(made.keys[~among(made.keys, self.keys)])
+        return made
 
 
 def moved(source: FaissPart, target: FaissPart) -> None:

@@ -99,8 +99,7 @@ class IndexProvider:
 
     async def _find(self, spec: ModelSpec) -> tuple[Index, Version]:
         index = await self._store.index(spec.source)
-        number = version_number(spec)
-        version = None if index is None else next((v for v in index.versions if v.number == number), None)
+        version = None if index is None else index.version(version_number(spec))
         if index is None or version is None:
             raise NotFound("The index, or this version of it, is no more.")
         return index, version
@@ -235,11 +234,13 @@ class HostedIndex:
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
-                if not await self._is_alive():
+                index = await self._store.index(self._index)
+                if index is None or index.version(self._version.number) is None:
                     self._gone = True
                     gone()
                     return
-                await self.catch_up()
+                if index.seq > self._engine.applied:
+                    await self.catch_up()
             except (Unavailable, NotFound):
                 continue
             except Exception as error:
@@ -251,10 +252,6 @@ class HostedIndex:
             elif self._unsaved and self._loop.time() - rest_since >= SAVE_AT_REST_S:
                 async with self._turn:
                     await self._save()
-
-    async def _is_alive(self) -> bool:
-        index = await self._store.index(self._index)
-        return index is not None and any(one.number == self._version.number for one in index.versions)
 
     async def _save(self) -> None:
         try:
