@@ -32,7 +32,7 @@ from goatherd.errors import Unavailable
 
 ASKED_FOR = 10_000
 """Up to so many allowed keys are sent with a search. If there are more, what it finds is looked through."""
-_PAGE = 1_000
+_PAGE, _MORE = 1_000, 4
 _ALIAS, _KEYS = "alias", "keys.npy"
 _KEY_BYTES = 70
 """Of one in a set."""
@@ -91,17 +91,26 @@ class ElasticTexts(LexicalIndex):
     def _best(
         self, query: Query, k: int, page: int, highlight: bool, wanted: AbstractSet[int]
     ) -> list[Found]:
-        """The best `k` that are wanted, however many others are before them."""
+        """The best `k` that are wanted, however many others are before them.
+
+        As long as the server gives all at once, more are asked for from the first one on: a page that goes on
+        behind a score leaves out some of those that have the same, where the server's copies of the texts
+        differ in it.
+        """
         found: list[Found] = []
-        size = min(page, MOST_RESULTS)
-        body: dict[str, Any] = {"size": size, "source": False, "track_total_hits": False}
+        body: dict[str, Any] = {"size": min(page, MOST_RESULTS), "source": False, "track_total_hits": False}
         body |= {"sort": _ORDER, "track_scores": True}
         if highlight:
             body["highlight"] = marking()
         after: list[Any] | None = None
         while True:
             answer = self._client.search(
-                index=self._alias, query=query, search_after=after, allow_partial_search_results=False, **body
+                index=self._alias,
+                query=query,
+                search_after=after,
+                preference=self._alias,
+                allow_partial_search_results=False,
+                **body,
             )
             hits = answer["hits"]["hits"]
             for hit in hits:
@@ -109,9 +118,12 @@ class ElasticTexts(LexicalIndex):
                     found.append(Found(int(hit["_id"]), hit["_score"], tuple(pieces(hit))))
                     if len(found) == k:
                         return found
-            if len(hits) < size:
+            if len(hits) < body["size"]:
                 return found
-            after = hits[-1]["sort"]
+            if body["size"] < MOST_RESULTS:
+                found, body["size"] = [], min(_MORE * body["size"], MOST_RESULTS)
+            else:
+                after = hits[-1]["sort"]
 
     def save(self, folder: Path) -> None:
         """The server keeps the texts; here is only which ones they are."""

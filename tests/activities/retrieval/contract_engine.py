@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from activities.retrieval_ports import Engine
@@ -212,6 +213,7 @@ class EngineContract(DenseContract, WordsContract):
 
     machine_examples = 20
     machine_steps = 30
+    machine_phases: ClassVar[tuple[Phase, ...]] = tuple(Phase)
 
     @pytest.mark.parametrize("metric", METRICS)
     async def test_it_has_the_answers_of_the_model_whatever_happens(self, make: Make, metric: str) -> None:
@@ -222,6 +224,7 @@ class EngineContract(DenseContract, WordsContract):
             settings=settings(
                 max_examples=self.machine_examples,
                 stateful_step_count=self.machine_steps,
+                phases=self.machine_phases,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 from elasticsearch import AsyncElasticsearch
+from hypothesis import Phase
 
 from activities.backends.retrieval import elastic_search
 from activities.backends.retrieval.elastic_engine import (
@@ -45,6 +46,8 @@ def make(server: ElasticServer) -> Make:
 
 class TestElasticEngine(EngineContract):
     wish: ClassVar[Json] = {"backend": "elasticsearch"}
+    # A shorter example is worth less than the minutes that a server takes to find it.
+    machine_phases: ClassVar = (Phase.explicit, Phase.generate)
 
 
 class TestItsSearchOfMany(DenseContract):

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from elasticsearch import Elasticsearch
+from hypothesis import Phase
 
 from activities.backends.retrieval import elastic_texts as module
 from activities.backends.retrieval.elastic_engine import remove_elastic
@@ -24,6 +25,7 @@ from tests.activities.retrieval.contract_engine import EngineContract
 from tests.activities.retrieval.elastic_server import ElasticServer, elastic_server
 from tests.activities.retrieval.engine_cases import index_of
 from tests.activities.retrieval.engine_checks import Make
+from tests.activities.retrieval.reference_engine import STEMS
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,8 @@ def server() -> Iterator[ElasticServer]:
 
 class TestBesideFaiss(EngineContract):
     wish: ClassVar[Json] = {"backend": "faiss", "lexical": "elasticsearch"}
+    # A shorter example is worth less than the minutes that a server takes to find it.
+    machine_phases: ClassVar = (Phase.explicit, Phase.generate)
 
     @pytest.fixture
     def make(self, tmp_path: Path, server: ElasticServer) -> Make:
@@ -103,6 +107,19 @@ class TestTexts:
             assert {found.key for found in second.search("cat", 2)} <= {38, 39, 40}
             assert {found.key for found in second.search("cat", 9)} == {38, 39, 40}
             assert {found.key for found in first.search("cat", 99)} == set(range(40))
+
+    @pytest.mark.parametrize("count", range(14, 20))
+    def test_its_own_are_found_among_others_that_fit_as_well(
+        self, server: ElasticServer, of: tuple[Index, Version], count: int
+    ) -> None:
+        # Scores that a server may round in more than one way: a page that goes on behind one misses some.
+        best, same = "connect jump cat run zebra quartz violet lantern", "cats zebra"
+        with self.opened(server, of) as others, self.opened(server, of) as texts:
+            others.upsert(keys(*range(count + 2)), [best] + [same] * (count + 1))
+            own = keys(0, *range(2, count, 3))
+            texts.upsert(own, [best] + [same] * (len(own) - 1))
+            for k in range(1, len(own) + 1):
+                assert [one.key for one in texts.search(" ".join(STEMS), k)] == own.tolist()[:k]
 
     def test_snapshot_belongs_to_the_texts_that_were_there(
         self, server: ElasticServer, of: tuple[Index, Version], tmp_path: Path

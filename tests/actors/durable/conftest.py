@@ -16,6 +16,7 @@ from goatherd.actors.durable import ActorSystem, Entity
 from tests.actors.durable.accounts import Account, OpenAccount, double, wait_for_release
 from tests.actors.durable.offices import OfficeActor
 from tests.temporal import PATIENCE_S, temporal_server
+from workers.sandbox import workflow_runner
 
 
 @dataclass
@@ -47,6 +48,7 @@ def account_worker(client: Client, task_queue: str) -> Worker:
         task_queue=task_queue,
         workflows=[Account, OfficeActor],
         activities=[double, wait_for_release],
+        workflow_runner=workflow_runner(sandboxed=False),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 

@@ -28,6 +28,7 @@ from tests.actors.durable.poisons import (
     Spill,
 )
 from tests.temporal import PATIENCE_S, eventually
+from workers.sandbox import workflow_runner
 
 Open = Entity[OpenChemist]
 
@@ -39,6 +40,7 @@ async def system(temporal: WorkflowEnvironment) -> AsyncIterator[ActorSystem]:
         temporal.client,
         task_queue=system.task_queue,
         workflows=[ChemistActor, Account],
+        workflow_runner=workflow_runner(sandboxed=False),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     ):
         yield system

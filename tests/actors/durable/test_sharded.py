@@ -42,6 +42,7 @@ from tests.actors.durable.shared_accounts import Borrow, Lender, SharedAccount, 
 from tests.actors.durable.watching import until_told
 from tests.servers import embedded_store
 from tests.temporal import cli, eventually
+from workers.sandbox import workflow_runner
 
 SHARD = SharedAccount.shard_of("any")
 
@@ -83,6 +84,7 @@ def worker(client: Client, task_queue: str, shelf: Shelf) -> Worker:
         task_queue=task_queue,
         workflows=[SharedAccount, Lender, Account],
         activities=[double, states.load, states.save],
+        workflow_runner=workflow_runner(sandboxed=False),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 
