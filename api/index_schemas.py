@@ -155,6 +155,12 @@ class Affected(Contract):
     index: IndexDocument
 
 
+class Cancelled(Affected):
+    """What was given up."""
+
+    given_up: int | None = Field(description="The number of the version that was being built.")
+
+
 # -- documents
 
 

@@ -125,15 +125,17 @@ class IndexService:
         self._nudges.nudge(index)
         return index
 
-    async def cancel(self, principal: Principal, called: str) -> tuple[Index, int]:
-        """What is to do fails, and a version that is being built is given up. How many documents failed."""
+    async def cancel(self, principal: Principal, called: str) -> tuple[Index, int, int | None]:
+        """What is to do fails, and a version that is being built is given up. How many documents failed, and
+        the number of that version."""
         index = await self.index(principal, called)
+        given_up = None if index.building is None else index.building.number
         if index.building is not None:
             # First: else what it lacks would be failures of documents that the serving version has.
             index = _there(await self._store.abandon(index.id, index.building.number), index)
         cancelled = await self._store.cancel(index.id)
         self._nudges.nudge(index)
-        return _there(await self._store.index(index.id), index), cancelled
+        return _there(await self._store.index(index.id), index), cancelled, given_up
 
     async def retry(self, principal: Principal, called: str) -> tuple[Index, int]:
         """All that failed is to do again. How many documents that are."""

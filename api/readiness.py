@@ -25,7 +25,8 @@ Check = Callable[[], Awaitable[CheckResult]]
 
 
 _NEEDED = (Pool.ACTORS, Pool.INFERENCE, Pool.STORE)
-"""Without these nothing else works; who has no indexes needs no worker of the pool `retrieval`."""
+_WELCOME = (Pool.RETRIEVAL,)
+"""These are named if they are there: whoever has no indexes needs no such worker."""
 
 
 class HasReady(Protocol):
@@ -84,6 +85,11 @@ class Readiness:
             return dict.fromkeys(names, looked)
         return {
             **{f"workers.{pool}": _pool(pool, found) for pool in _NEEDED},
+            **{
+                f"workers.{pool}": CheckResult(ok=True, detail=_pool(pool, found).detail)
+                for pool in _WELCOME
+                if any(pool in worker.pools for worker in found)
+            },
             "model": self._model(found),
         }
 

@@ -231,7 +231,8 @@ def rebuild(
 ) -> None:
     """Builds a new version beside the one that is searched, which it replaces when it is complete.
 
-    What is not given stays as it is. But a group, such as that of chunking, is replaced as a whole.
+    What is not given stays as it is. But a group, such as that of chunking, is replaced as a whole; only the
+    splitter stays unless another is named.
     """
     body = _spec(
         {"model": model, "dimensions": dimensions, "backend": backend, "metric": metric},

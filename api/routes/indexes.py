@@ -16,6 +16,7 @@ from api.etags import JSON, tagged
 from api.idempotency import Answer, Ids
 from api.index_schemas import (
     Affected,
+    Cancelled,
     CreateIndex,
     IndexDocument,
     IndexList,
@@ -226,7 +227,7 @@ async def resume_index(request: Request, parts: All, index: IndexPath) -> Respon
     operation_id="cancelIngestion",
     summary="Cancel what is to be taken in",
     response_description="How many documents failed by that.",
-    responses={200: {"model": Affected}, **openapi.errors(*_ACTION_ERRORS)},
+    responses={200: {"model": Cancelled}, **openapi.errors(*_ACTION_ERRORS)},
     openapi_extra={"parameters": [openapi.IDEMPOTENCY_KEY]},
 )
 async def cancel_ingestion(request: Request, parts: All, index: IndexPath) -> Response:
@@ -235,8 +236,10 @@ async def cancel_ingestion(request: Request, parts: All, index: IndexPath) -> Re
     refuse_query(request)
 
     async def act(_: Ids) -> Answer:
-        found, count = await parts.indexes.service.cancel(parts.principal, index)
-        return Answer(200, await _affected(parts, found, count))
+        found, count, given_up = await parts.indexes.service.cancel(parts.principal, index)
+        shows = shown(found, await parts.indexes.service.counts(found))
+        cancelled = Cancelled(documents=count, index=shows, given_up=given_up)
+        return Answer(200, cancelled.model_dump_json().encode())
 
     return (await parts.idempotency.run(request, parts.principal, b"{}", act)).response()
 

@@ -124,9 +124,11 @@ def change_index(url: str, index: str, what: str, body: Mapping[str, Any] | None
     """`pause`, `resume`, `cancel`, `retry` or `rebuild`: what it has become is said."""
 
     async def act(api: IndexApi, screen: Screen) -> int:
-        answer = await api.change(index, what, body or {})
+        answer = await api.change(index, what, await _whole(api, index, body or {}))
         now = await api.index(index)
         about = f"{answer['documents']:,} documents. " if "documents" in answer else ""
+        if answer.get("given_up") is not None:
+            about += f"Version {answer['given_up']}, which was being built, is given up. "
         screen.notice(
             f"{about}{now.name} is {now.state}: {now.counts.documents:,} documents, {now.counts.pending:,} "
             f"pending, {now.counts.failed:,} failed."
@@ -136,6 +138,15 @@ def change_index(url: str, index: str, what: str, body: Mapping[str, Any] | None
         return 0
 
     return _run(url, act)
+
+
+async def _whole(api: IndexApi, index: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whoever names another size of chunks means the splitter that there is; to the API an object is a whole."""
+    chunking = body.get("chunking", {})
+    if not chunking or "splitter" in chunking:
+        return body
+    splitter = (await api.raw_index(index))["spec"]["chunking"]["splitter"]
+    return {**body, "chunking": {"splitter": splitter, **chunking}}
 
 
 def usage(text: str) -> int:

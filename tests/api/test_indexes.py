@@ -198,6 +198,7 @@ async def test_cancelled_documents_fail_and_can_be_retried(house: IndexHouse) ->
     await house.put("b", text="Sheep.")
     cancelled = (await house.http.post("/index/docs/__cancel")).json()
     assert (cancelled["documents"], cancelled["index"]["counts"]["failed"]) == (1, 1)
+    assert cancelled["given_up"] is None
     failed = (await house.http.get("/index/docs/doc?failed=true")).json()["data"]
     assert [(one["id"], one["status"], one["error"]["code"]) for one in failed] == [
         ("b", "failed", "cancelled")
@@ -232,7 +233,7 @@ async def test_cancelling_a_rebuild_harms_no_document_that_serves(house: IndexHo
     await house.take_in()
     await house.http.post("/index/docs/__rebuild")
     cancelled = (await house.http.post("/index/docs/__cancel")).json()
-    assert (cancelled["documents"], cancelled["index"]["building"]) == (0, None)
+    assert (cancelled["documents"], cancelled["index"]["building"], cancelled["given_up"]) == (0, None, 2)
     assert (await house.http.get("/index/docs/doc/a")).json()["status"] == "ready"
     # A number is never given twice.
     assert (await house.http.post("/index/docs/__rebuild")).json()["building"] == 3

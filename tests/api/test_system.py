@@ -88,7 +88,12 @@ async def test_pools_and_the_model_are_judged_by_their_workers(house: House) -> 
     house.workers.found[1] = ready_worker(pools=("inference",), models={"tiny": "failed: no file"})
     assert (await ready(house, 503))["model"]["detail"] == "tiny: failed: no file"
     house.workers.found[1] = ready_worker(pools=("inference",))
-    await ready(house, 200)
+    assert "workers.retrieval" not in await ready(house, 200)
+    house.workers.found.append(
+        ready_worker(pools=("retrieval",), state="starting", detail="loading an index")
+    )
+    found = (await ready(house, 200))["workers.retrieval"]
+    assert found == {"ok": True, "detail": "starting loading an index"}
 
 
 @pytest.mark.parametrize("house_of", [{"preload": False}], indirect=True)

@@ -120,7 +120,8 @@ class FakeIndex:
         self.calls.append((what, await request.json()))
         if what in ("retry", "cancel"):
             count, self.failed = len(self.failed), []
-            return JSONResponse({"documents": count, "index": self.shown()})
+            given_up = 2 if self.state == "building" else None
+            return JSONResponse({"documents": count, "index": self.shown(), "given_up": given_up})
         self.state = {"pause": "paused", "resume": "ready", "rebuild": "building"}[what]
         return JSONResponse(self.shown(), 202 if what == "rebuild" else 200)
 

@@ -93,9 +93,15 @@ async def test_an_index_is_told_what_to_do() -> None:
             url, "rebuild", INDEX, "--backend", "scann", "--option", "scann.reorder=400"
         )
         assert json.loads(out)["state"] == "building"
-        assert (await _run(url, "cancel", INDEX))[0] == 0
+        code, _, err = await _run(url, "cancel", INDEX)
+        assert (code, "Version 2, which was being built, is given up." in err) == (0, True)
         assert [what for what, _ in fake.calls] == ["retry", "pause", "resume", "rebuild", "cancel"]
         assert fake.calls[3][1] == {"backend": "scann", "scann": {"reorder": 400}}
+        fake.created = {"chunking": {"splitter": "markdown", "size": 1_000, "overlap": 100}}
+        await _run(url, "rebuild", INDEX, "--chunk-size", "500")
+        assert fake.calls[-1][1] == {"chunking": {"splitter": "markdown", "size": 500}}
+        await _run(url, "rebuild", INDEX, "--chunk-size", "500", "--splitter", "text")
+        assert fake.calls[-1][1] == {"chunking": {"splitter": "text", "size": 500}}
         assert (await _run(url, "delete", INDEX))[0] == 2
         assert fake.there
         assert (await _run(url, "delete", INDEX, "--yes"))[0] == 0
