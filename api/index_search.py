@@ -101,8 +101,9 @@ class IndexSearch:
             async with asyncio.timeout(search.timeout_s):
                 return await self._search(principal, called, search)
         except TimeoutError:
-            raise DeadlineExceeded(f"The workers of this index did not answer within {search.timeout_s:g} s: ask again, or give them "
-                "more time (`timeout_s`)."
+            raise DeadlineExceeded(
+                f"The workers of this index did not answer within {search.timeout_s:g} s: ask again, or give "
+                "them more time (`timeout_s`)."
             ) from None
 
     async def step(self, order: SearchStep) -> StepFound:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from goatherd import heap
 from goatherd.cli_index import index
 from goatherd.cli_task import task
 from goatherd.contracts.queues import Pool
@@ -157,6 +158,7 @@ def worker(
     log_level: LogLevel = None,
 ) -> None:
     """Starts one worker process, on the servers named or on those of the `goatherd up` that runs here."""
+    heap.few_arenas()
     # Where it comes from the environment, other workers are meant, too.
     source = context.get_parameter_source("actors")
     if Pool.ACTORS not in pool and source is not None and source.name == "COMMANDLINE":

@@ -141,7 +141,8 @@ def change_index(url: str, index: str, what: str, body: Mapping[str, Any] | None
 
 
 async def _whole(api: IndexApi, index: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Whoever names another size of chunks means the splitter that there is; to the API an object is a whole."""
+    """Whoever names another size of chunks means the splitter that there is; to the API, an object is a
+    whole."""
     chunking = body.get("chunking", {})
     if not chunking or "splitter" in chunking:
         return body

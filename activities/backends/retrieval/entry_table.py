@@ -1,7 +1,7 @@
 """Which entries a version has, on SQLite.
 
 What is small and asked for often is in memory: ten bytes an entry, and the keys that recent filters gave, of
-at most 16 MiB. Documents' names and metadata lie in a file, of which SQLite holds at most 8 MiB.
+at most 16 MiB. Documents' names and metadata lie in a file, of which SQLite holds at most 2 MiB.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_table(folder: Path | None, live: Path) -> SqliteEntryTable:
         # The working copy need not outlive its process: snapshots do.
         for pragma in ("journal_mode = MEMORY", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
             database.execute(f"PRAGMA {pragma}")
-        database.execute("PRAGMA cache_size = -8192")
+        database.execute("PRAGMA cache_size = -2048")
         if folder is None:
             database.executescript(_SCHEMA)
         elif database.execute("PRAGMA user_version").fetchone() != (FORMAT,):
@@ -82,7 +82,7 @@ class SqliteEntryTable(EntryTable):
 
     @property
     def memory_bytes(self) -> int:
-        return self._seqs.nbytes + self._chunks.nbytes + self._selected.size + (8 << 20)
+        return self._seqs.nbytes + self._chunks.nbytes + self._selected.size + (2 << 20)
 
     def put(self, entries: Sequence[Entry]) -> None:
         """In place of the documents' earlier entries; a `deleted` one leaves nothing. An entry whose number

@@ -10,12 +10,12 @@ it; a flat one by small pieces, the others in memory.
 
 from __future__ import annotations
 
-import ctypes
 import json
 from pathlib import Path
 
 import numpy as np
 
+from activities.backends.resting import give_back
 from activities.backends.retrieval.faiss_flat_vectors import FlatPart, MappedFlatPart, write_flat
 from activities.backends.retrieval.faiss_hnsw_vectors import HnswPart
 from activities.backends.retrieval.faiss_ivf_vectors import IvfPart, enough
@@ -47,13 +47,6 @@ def open_vectors(spec: IndexSpec, folder: Path | None) -> VectorIndex:
     if folder is not None:
         vectors.load(folder)
     return vectors
-
-
-def _give_back() -> None:
-    """What was freed in many pieces goes back to the system, where the C library knows how."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class FaissVectors:
@@ -124,7 +117,7 @@ class FaissVectors:
             made = self._fitting([self._held])
             if made is not None:
                 self._held = made
-                _give_back()
+                give_back()
 
     def _fitting(self, sources: list[FaissPart]) -> FaissPart | None:
         """One part with all that the sources have, if it should be of another kind, or trained or built anew.
