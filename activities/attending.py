@@ -18,7 +18,11 @@ HEARTBEAT_S = 0.5
 
 @asynccontextmanager
 async def beating(*details: object) -> AsyncIterator[None]:
-    """Heartbeats meanwhile, with details for the next try: a cancellation comes with the answer to one."""
+    """Heartbeats meanwhile, with details for the next try: a cancellation comes with the answer to one.
+
+    With details, at once. Without, the first is left to those who take long: the end of an activity waits for
+    the answer to a heartbeat, which would cost a short one several milliseconds.
+    """
     beats = asyncio.create_task(_beat(details))
     try:
         yield
@@ -42,6 +46,8 @@ async def attended(what: str) -> AsyncIterator[None]:
 
 
 async def _beat(details: tuple[object, ...]) -> None:
+    if not details:
+        await asyncio.sleep(HEARTBEAT_S)
     while True:
         activity.heartbeat(*details)
         await asyncio.sleep(HEARTBEAT_S)
