@@ -102,8 +102,7 @@ class IndexSearch:
                 return await self._search(principal, called, search)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"The workers of this index did not answer within {search.timeout_s:g} s: ask again, or give "
-                "them more time (`timeout_s`)."
+                f"There was no answer within {search.timeout_s:g} s: ask again, or with more `timeout_s`."
             ) from None
 
     async def step(self, order: SearchStep) -> StepFound:

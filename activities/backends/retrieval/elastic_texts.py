@@ -97,7 +97,7 @@ class ElasticTexts(LexicalIndex):
         behind a score leaves out some of those that have the same, where the server's copies of the texts
         differ in it.
         """
-        found: list[Found] = []
+        found: dict[int, Found] = {}
         body: dict[str, Any] = {"size": min(page, MOST_RESULTS), "source": False, "track_total_hits": False}
         body |= {"sort": _ORDER, "track_scores": True}
         if highlight:
@@ -114,14 +114,15 @@ class ElasticTexts(LexicalIndex):
             )
             hits = answer["hits"]["hits"]
             for hit in hits:
-                if int(hit["_id"]) in wanted:
-                    found.append(Found(int(hit["_id"]), hit["_score"], tuple(pieces(hit))))
+                key = int(hit["_id"])
+                if key in wanted:
+                    found.setdefault(key, Found(key, hit["_score"], tuple(pieces(hit))))
                     if len(found) == k:
-                        return found
-            if len(hits) < body["size"]:
-                return found
+                        return list(found.values())
+            if len(hits) < body["size"] or hits[-1]["sort"] == after:
+                return list(found.values())
             if body["size"] < MOST_RESULTS:
-                found, body["size"] = [], min(_MORE * body["size"], MOST_RESULTS)
+                found, body["size"] = {}, min(_MORE * body["size"], MOST_RESULTS)
             else:
                 after = hits[-1]["sort"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -46,6 +46,21 @@ class TestBesideFaiss(EngineContract):
             return open_engine(tmp_path, index, version, elastic_texts=texts)
 
         return made
+
+
+class Pages:
+    """In place of a client, for what is behind the first 10,000: a server that gives pages as documented, or
+    the same one again and again."""
+
+    def __init__(self, count: int, *, stuck: bool = False) -> None:
+        self._hits = [{"_id": str(n), "_score": 1.0, "sort": [1.0, n]} for n in range(count)]
+        self._stuck = stuck
+        self.asked = 0
+
+    def search(self, *, size: int, search_after: list[Any] | None, **_: Any) -> dict[str, Any]:
+        self.asked += 1
+        first = 0 if search_after is None or self._stuck else int(search_after[1]) + 1
+        return {"hits": {"hits": self._hits[first : first + size]}}
 
 
 def keys(*numbers: int) -> Keys:
@@ -90,13 +105,21 @@ class TestTexts:
             allowed = keys(*range(11, 300, 3))
             for k in (1, 5, 40, 1_000):
                 asked = texts.search("cat", k, allowed)
-                monkeypatch.setattr(module, "ASKED_FOR", 3)
-                assert texts.search("cat", k, allowed) == asked
-                monkeypatch.undo()
-                monkeypatch.setattr(module, "_PAGE", 7)
+                with monkeypatch.context() as few:
+                    few.setattr(module, "ASKED_FOR", 3)
+                    assert texts.search("cat", k, allowed) == asked
                 assert len(asked) == min(k, len(allowed))
                 assert {found.key for found in asked} <= set(allowed.tolist())
             assert texts.search("cat", 5, keys()) == []
+
+    def test_what_is_far_behind_comes_page_by_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "MOST_RESULTS", 100)
+        for stuck, wanted in ((False, [5, 99, 100, 349]), (True, [5, 99])):
+            pages = Pages(350, stuck=stuck)
+            texts = ElasticTexts(cast(Elasticsearch, pages), "alias", [5, 99, 100, 349])
+            texts._unseen = False
+            assert [one.key for one in texts.search("cat", 9)] == wanted
+            assert pages.asked < 9
 
     def test_worker_finds_what_it_has_itself(self, server: ElasticServer, of: tuple[Index, Version]) -> None:
         with self.opened(server, of) as first, self.opened(server, of) as second:
