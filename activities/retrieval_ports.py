@@ -86,7 +86,8 @@ class IndexStore(Protocol):
     async def put(self, index: str, documents: Sequence[DocumentIn]) -> list[Document] | None:
         """Keeps documents, each in place of the one of its id, in this order, and gives each its next `rev`
         and all versions to do. Together or not at all. Two of one id in a call: the later one counts, and is
-        given twice. None: there is no such index.
+        given twice. Its `created_at` and `updated_at` are the same if, and only if, it was not there. None:
+        there is no such index.
 
         Raises:
             Invalid: these are more than `MOST_PUT_DOCUMENTS`, or than `MOST_PUT_BYTES`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from pydantic_core import to_json
@@ -24,6 +25,12 @@ def to_do(live: Sequence[int], done: Collection[int], failed: Collection[int]) -
 def error_of(live: Sequence[int], errors: Mapping[int, Problem]) -> Problem | None:
     """What is said to be wrong with a document: by the newest version that could not take it in."""
     return next((errors[version] for version in reversed(live) if version in errors), None)
+
+
+def written_at(now: datetime, since: datetime | None) -> datetime:
+    """`updated_at` of a document that is written now, and was made `since` then. Not the same if it was there
+    before: times are kept in milliseconds, and one may be written twice within one."""
+    return now if since is None else max(now, since + timedelta(milliseconds=1))
 
 
 def numbers(index: Index) -> list[int]:

@@ -15,6 +15,7 @@ from activities.backends.index_standing import (
     numbered,
     numbers,
     to_do,
+    written_at,
 )
 from activities.backends.memory import page_of
 from activities.ports import Page
@@ -181,6 +182,7 @@ class MemoryIndexStore:
         for id, one in last_of_each([(one.id, one) for one in documents]).items():
             kept.rev += 1
             before = kept.documents.pop(id, None)
+            since = before.document.created_at if before is not None else None
             standing = _Standing(
                 Document(
                     id=id,
@@ -188,8 +190,8 @@ class MemoryIndexStore:
                     text=one.text,
                     vector=one.vector,
                     metadata=one.metadata,
-                    created_at=now if before is None else before.document.created_at,
-                    updated_at=now,
+                    created_at=since or now,
+                    updated_at=written_at(now, since),
                 )
             )
             kept.documents[id] = standing

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from activities.backends.index_standing import check_bounds, last_of_each
+from activities.backends.index_standing import check_bounds, last_of_each, written_at
 from activities.backends.mongo_index_documents import IndexDocuments
 from activities.backends.mongo_index_entries import IndexEntries
 from activities.backends.mongo_index_forms import deleted_fields, entry_fields, entry_key, some_of
@@ -52,6 +52,7 @@ class IndexWrites:
                 held.no_more(version, state, there[doc].rev)
                 if state.problem is not None:
                     failed.append(entry_key(index, version, doc))
+            since = {id: there[id].created_at if id in there else None for id in given}
             written = {
                 id: Document(
                     id=id,
@@ -59,8 +60,8 @@ class IndexWrites:
                     text=one.text,
                     vector=one.vector,
                     metadata=one.metadata,
-                    created_at=there[id].created_at if id in there else now,
-                    updated_at=now,
+                    created_at=since[id] or now,
+                    updated_at=written_at(now, since[id]),
                     todo=held.live,
                 )
                 for id, one in given.items()

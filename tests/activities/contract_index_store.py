@@ -210,6 +210,14 @@ class IndexStoreContract:
         assert await listed(indexes, id) == ["a", "b"]
         assert await indexes.counts(id) == Counts(documents=2, pending=2)
 
+    async def test_only_a_new_document_was_made_when_it_was_written(self, indexes: IndexStore) -> None:
+        id = await begun(indexes)
+        new: list[bool] = []
+        for n in range(20):
+            for one in await indexes.put(id, [DocumentIn(id="a", text=str(n))]) or ():
+                new.append(one.created_at == one.updated_at)
+        assert new == [True] + 19 * [False]
+
     async def test_of_two_of_one_id_the_later_one_counts(self, indexes: IndexStore) -> None:
         id = await begun(indexes)
         given = [DocumentIn(id="a", text="1"), DocumentIn(id="b"), DocumentIn(id="a", text="2")]
