@@ -237,8 +237,7 @@ async def cancel_ingestion(request: Request, parts: All, index: IndexPath) -> Re
 
     async def act(_: Ids) -> Answer:
         found, count, given_up = await parts.indexes.service.cancel(parts.principal, index)
-        shows = shown(found, await parts.indexes.service.counts(found))
-        cancelled = Cancelled(documents=count, index=shows, given_up=given_up)
+        cancelled = Cancelled(documents=count, index=await _document(parts, found), given_up=given_up)
         return Answer(200, cancelled.model_dump_json().encode())
 
     return (await parts.idempotency.run(request, parts.principal, b"{}", act)).response()
@@ -258,7 +257,8 @@ async def retry_ingestion(request: Request, parts: All, index: IndexPath) -> Res
 
     async def act(_: Ids) -> Answer:
         found, count = await parts.indexes.service.retry(parts.principal, index)
-        return Answer(200, await _affected(parts, found, count))
+        affected = Affected(documents=count, index=await _document(parts, found))
+        return Answer(200, affected.model_dump_json().encode())
 
     return (await parts.idempotency.run(request, parts.principal, b"{}", act)).response()
 
@@ -297,9 +297,8 @@ async def rebuild_index(request: Request, parts: All, index: IndexPath) -> Respo
 
 
 async def _whole(parts: Parts, index: Index) -> bytes:
-    return shown(index, await parts.indexes.service.counts(index)).model_dump_json().encode()
+    return (await _document(parts, index)).model_dump_json().encode()
 
 
-async def _affected(parts: Parts, index: Index, count: int) -> bytes:
-    counts = await parts.indexes.service.counts(index)
-    return Affected(documents=count, index=shown(index, counts)).model_dump_json().encode()
+async def _document(parts: Parts, index: Index) -> IndexDocument:
+    return shown(index, await parts.indexes.service.counts(index))

@@ -21,9 +21,9 @@ SENTENCES = Path(__file__).with_name("sentences.jsonl")
 UNDECIDED = "undecided"
 
 
-async def label(url: str, *, model: str | None = None, most: int | None = None) -> dict[str, Any]:
-    """Has the sentences, at `most` so many, labelled by three workers; gives the labels and the figures."""
-    examples = [json.loads(line) for line in SENTENCES.read_text(encoding="utf-8").splitlines()[:most]]
+async def label(url: str, *, model: str | None = None) -> dict[str, Any]:
+    """Has the sentences labelled by three workers; gives the labels and the figures."""
+    examples = [json.loads(line) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     async with httpx.AsyncClient(base_url=url, timeout=routes.TIMEOUT) as http:
         task = await routes.create(
             http,
