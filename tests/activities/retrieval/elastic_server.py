@@ -13,7 +13,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hypothesis import Phase
+
 from tests.servers import free_port
+
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Of properties that such a server has: a shorter example is worth less than the minutes that it takes."""
 
 
 class ElasticServer:

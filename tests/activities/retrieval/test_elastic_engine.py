@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 from elasticsearch import AsyncElasticsearch
-from hypothesis import Phase
 
 from activities.backends.retrieval import elastic_search
 from activities.backends.retrieval.elastic_engine import (
@@ -24,7 +23,7 @@ from goatherd.contracts.retrieval import Index, SearchQuery, Version
 from goatherd.errors import ModelBroken, Unavailable
 from tests.activities.retrieval.contract_engine import EngineContract
 from tests.activities.retrieval.contract_engine_dense import DenseContract
-from tests.activities.retrieval.elastic_server import ElasticServer, elastic_server
+from tests.activities.retrieval.elastic_server import NO_SHRINKING, ElasticServer, elastic_server
 from tests.activities.retrieval.engine_cases import fill, index_of, some_vector
 from tests.activities.retrieval.engine_checks import EngineChecks, Make
 from tests.activities.retrieval.reference_engine import Reference
@@ -46,8 +45,7 @@ def make(server: ElasticServer) -> Make:
 
 class TestElasticEngine(EngineContract):
     wish: ClassVar[Json] = {"backend": "elasticsearch"}
-    # A shorter example is worth less than the minutes that a server takes to find it.
-    machine_phases: ClassVar = (Phase.explicit, Phase.generate)
+    machine_phases: ClassVar = NO_SHRINKING
 
 
 class TestItsSearchOfMany(DenseContract):

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 from elasticsearch import Elasticsearch
-from hypothesis import Phase
 
 from activities.backends.retrieval import elastic_texts as module
 from activities.backends.retrieval.elastic_engine import remove_elastic
@@ -22,7 +21,7 @@ from goatherd.contracts.model import Json
 from goatherd.contracts.retrieval import Index, Version
 from goatherd.errors import ModelBroken, Unavailable
 from tests.activities.retrieval.contract_engine import EngineContract
-from tests.activities.retrieval.elastic_server import ElasticServer, elastic_server
+from tests.activities.retrieval.elastic_server import NO_SHRINKING, ElasticServer, elastic_server
 from tests.activities.retrieval.engine_cases import index_of
 from tests.activities.retrieval.engine_checks import Make
 from tests.activities.retrieval.reference_engine import STEMS
@@ -36,8 +35,7 @@ def server() -> Iterator[ElasticServer]:
 
 class TestBesideFaiss(EngineContract):
     wish: ClassVar[Json] = {"backend": "faiss", "lexical": "elasticsearch"}
-    # A shorter example is worth less than the minutes that a server takes to find it.
-    machine_phases: ClassVar = (Phase.explicit, Phase.generate)
+    machine_phases: ClassVar = NO_SHRINKING
 
     @pytest.fixture
     def make(self, tmp_path: Path, server: ElasticServer) -> Make:

@@ -21,7 +21,7 @@ from activities.backends.retrieval.elastic_engine import ElasticEngine
 from activities.backends.retrieval.elastic_schema import version_name
 from goatherd.contracts.retrieval import Entry
 from goatherd.errors import Unavailable
-from tests.activities.retrieval.elastic_server import ElasticServer, elastic_server
+from tests.activities.retrieval.elastic_server import NO_SHRINKING, ElasticServer, elastic_server
 from tests.activities.retrieval.engine_cases import DIMENSIONS, fill, index_of
 from tests.activities.retrieval.engine_checks import EngineChecks
 from tests.activities.retrieval.reference_engine import Reference
@@ -189,6 +189,7 @@ async def test_workers_that_stop_or_are_late_bring_nothing_back(server: ElasticS
         settings=settings(
             max_examples=40,
             stateful_step_count=25,
+            phases=NO_SHRINKING,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

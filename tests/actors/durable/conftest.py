@@ -48,7 +48,7 @@ def account_worker(client: Client, task_queue: str) -> Worker:
         task_queue=task_queue,
         workflows=[Account, OfficeActor],
         activities=[double, wait_for_release],
-        workflow_runner=workflow_runner(sandboxed=False),
+        workflow_runner=workflow_runner(sandboxed=True),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 

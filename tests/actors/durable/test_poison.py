@@ -40,7 +40,7 @@ async def system(temporal: WorkflowEnvironment) -> AsyncIterator[ActorSystem]:
         temporal.client,
         task_queue=system.task_queue,
         workflows=[ChemistActor, Account],
-        workflow_runner=workflow_runner(sandboxed=False),
+        workflow_runner=workflow_runner(sandboxed=True),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     ):
         yield system

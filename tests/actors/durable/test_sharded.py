@@ -84,7 +84,7 @@ def worker(client: Client, task_queue: str, shelf: Shelf) -> Worker:
         task_queue=task_queue,
         workflows=[SharedAccount, Lender, Account],
         activities=[double, states.load, states.save],
-        workflow_runner=workflow_runner(sandboxed=False),
+        workflow_runner=workflow_runner(sandboxed=True),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 
